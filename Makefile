@@ -1,0 +1,62 @@
+# `make demo` and `make test` do all their own set-up. `make` alone prints the help.
+
+VENV   = .venv
+BIN    = $(VENV)/bin
+PYTHON =
+SEEDS  = 1000
+ARGS   =
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL = help
+.PHONY: help demo test test-all lint sim bench wheel clean
+
+help:  ## print this help
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@echo
+	@echo 'ARGS="-k clock" is handed on to pytest; PYTHON=... chooses the interpreter of a new $(VENV).'
+
+demo: $(VENV)/package  ## three replicas that edit offline, conflict and agree
+	@$(BIN)/synchrotron demo
+
+test: $(VENV)/dev  ## every test, on the newest Python of this machine
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+test-all:  ## every test, on every supported Python of this machine
+	@set -e; pythons=$$(.ci/interpreters); for python in $$pythons; do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		$(MAKE) --no-print-directory test VENV=.venvs/$$version PYTHON=$$python; \
+	done
+
+lint: $(VENV)/dev  ## ruff, mypy --strict, pyright
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m mypy --strict
+	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+sim: $(VENV)/dev  ## random histories against the oracle; SEEDS=n of them
+	SYNCHROTRON_EXAMPLES=$(SEEDS) $(BIN)/python -m pytest -n auto tests/replica/test_histories.py $(ARGS)
+
+bench: $(VENV)/dev  ## the benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
+
+wheel: $(VENV)/dev  ## the source distribution, and from it the wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
+clean:  ## remove what the other targets made
+	rm -rf .venv .venvs build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The package alone is all that the demo needs; the tools come with the first test or check.
+
+$(VENV)/package: pyproject.toml
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/interpreters newest) || exit 1; \
+		echo "making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/package
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,100 @@
+"""The context: an action's only way to data, time, randomness and new ids (A3)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from synchrotron.app.row import Row
+from synchrotron.core.ids import SeededRandom, derive_id
+from synchrotron.core.records import ActionRecord
+from synchrotron.errors import StatementRefused
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class ActionDatabase(Protocol):
+    """The database as an action sees it, within the action's transaction."""
+
+    def execute(self, sql: str, params: Parameters = ()) -> list[Row]: ...
+
+    def executemany(self, sql: str, rows: Iterable[Parameters]) -> None: ...
+
+    def has_table(self, name: str) -> bool: ...
+
+
+class Context:
+    """What an action is given as its first argument.
+
+    Everything here depends on the action's record and the rows of its database alone,
+    so that a replay sees the same. It ends with the action.
+    """
+
+    __slots__ = ("_database", "_ordinals", "_random", "_record", "now")
+
+    now: datetime
+    """The moment of the first run, aware and in UTC; never later than the action's place
+    in the order. It need not rise with the order."""
+
+    def __init__(self, record: ActionRecord, database: ActionDatabase) -> None:
+        self._record = record
+        self._database: ActionDatabase | None = database
+        self._random: SeededRandom | None = None
+        self._ordinals: dict[str, int] = {}
+        self.now = record.moment()
+
+    @property
+    def user(self) -> str:
+        """Whose action this is: on a replay, still the user who ran it first."""
+        return self._record.user
+
+    @property
+    def action_id(self) -> str:
+        return self._record.id
+
+    @property
+    def random(self) -> random.Random:
+        """Random numbers seeded by the action's record (A4)."""
+        if self._random is None:
+            self._random = SeededRandom(self._record.seed)
+        return self._random
+
+    def execute(self, sql: str, params: Parameters = ()) -> list[Row]:
+        """Run one statement; `?` takes a sequence, `:name` a mapping.
+
+        Gives the rows; a write gives `[]` unless it has RETURNING. Raises
+        `RefusedInAction` for what no action may do, `ConstraintError` where a
+        constraint of the schema refuses.
+        """
+        return self._open().execute(sql, params)
+
+    def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Run one writing statement once for each of `rows`."""
+        self._open().executemany(sql, rows)
+
+    def new_id(self, table: str, *key: Any) -> str:
+        """A new id for a row of `table`, as a UUID of 36 characters.
+
+        With a `key` the id depends on it, whatever else the action makes; without, on
+        how many ids for this table came before it in the action.
+        """
+        if not self._open().has_table(table):
+            raise StatementRefused(f"new_id: there is no table {table!r} in the schema")
+        if key:
+            return derive_id(self._record.seed, table, "key", *key)
+        ordinal = self._ordinals.get(table, 0)
+        self._ordinals[table] = ordinal + 1
+        return derive_id(self._record.seed, table, "n", ordinal)
+
+    def _open(self) -> ActionDatabase:
+        if self._database is None:
+            raise StatementRefused(
+                f"the context of action {self._record.name} was used after the action ended: "
+                "what it needs must be done, and its rows read, before it returns"
+            )
+        return self._database
+
+    def _end(self) -> None:
+        self._database = None

@@ -1,0 +1,128 @@
+"""An application: its schema, its audiences and its actions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+
+import apsw
+
+from synchrotron.app.action import Action, Templates
+from synchrotron.app.context import Context
+from synchrotron.app.local import Local, read_local
+from synchrotron.app.schema import Schema, read_schema
+from synchrotron.errors import ActionDefinitionError, SchemaError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+class Definition:
+    """What an author writes, checked when it is written.
+
+    `schema` is SQL that SQLite and PostgreSQL both take. `audiences` is a query giving
+    `user_id, audience_key`; without it every user has exactly the audience
+    `user:<user>`. `policies` are PostgreSQL policies for the server. `migrations` are
+    additive SQL, run in order. `local` are tables, FTS5 indexes and triggers that only
+    this replica has. Raises `SchemaError`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        schema: str,
+        audiences: str | None = None,
+        policies: str | None = None,
+        migrations: Sequence[str] = (),
+        local: str = "",
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise SchemaError(
+                f"{name!r} cannot name an application: use lower-case letters, digits, - and _"
+            )
+        self.name = name
+        self.migrations = tuple(migrations)
+        self.sources = (schema, *self.migrations)
+        self.schema: Schema = read_schema("\n;\n".join(self.sources))
+        self.audiences = audiences
+        self.audience_tables = (
+            _audience_tables(self.schema, audiences) if audiences else frozenset()
+        )
+        self.policies = policies
+        self.local: Local = read_local(local, self.schema)
+        self.actions: dict[tuple[str, int], Action[Any, Any]] = {}
+
+    def migration_statements(self, seen: int) -> tuple[str, ...]:
+        """What SQLite runs for the migrations after the first `seen`."""
+        before = read_schema("\n;\n".join(self.sources[: seen + 1]))
+        return self.schema.statements[len(before.statements) :]
+
+    @overload
+    def action(self, function: Callable[Concatenate[Context, P], R], /) -> Action[P, R]: ...
+
+    @overload
+    def action(
+        self,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        audience: Templates | None = None,
+    ) -> Callable[[Callable[Concatenate[Context, P], R]], Action[P, R]]: ...
+
+    def action(
+        self,
+        function: Any = None,
+        /,
+        name: str | None = None,
+        version: int = 1,
+        audience: Templates | None = None,
+    ) -> Any:
+        """Register a function as an action; usable with and without arguments.
+
+        `audience` is a template over the action's arguments (`"project:{project_id}"`), a
+        list of templates, or a function of the arguments. Raises `ActionDefinitionError`.
+        """
+
+        def register(function: Callable[..., Any]) -> Action[Any, Any]:
+            action = Action[Any, Any](function, name=name, version=version, audience=audience)
+            if (action.name, action.version) in self.actions:
+                raise ActionDefinitionError(
+                    f"{action.title} is defined twice: give the new one a version of its own"
+                )
+            self.actions[action.name, action.version] = action
+            return action
+
+        return register if function is None else register(function)
+
+
+def _audience_tables(schema: Schema, query: str) -> frozenset[str]:
+    """Check the audiences query; give the tables that it reads."""
+    trial = apsw.Connection(":memory:")
+    trial.create_scalar_function("synchrotron_new_id", lambda *_: "")
+    for statement in schema.statements:
+        trial.execute(statement)
+    read: set[str] = set()
+
+    def watch(op: int, table: str | None, *_: str | None) -> int:
+        if op == apsw.SQLITE_READ and table in schema.tables:
+            read.add(table)
+        return apsw.SQLITE_OK
+
+    try:
+        trial.execute(f"CREATE TEMP VIEW audiences AS {query.strip().rstrip(';')}")
+        names = [row[1] for row in trial.execute("PRAGMA temp.table_info(audiences)")]
+        trial.authorizer = watch
+        trial.execute("SELECT * FROM temp.audiences")
+    except apsw.Error as error:
+        raise SchemaError(f"audiences: SQLite refuses the query: {error}") from error
+    finally:
+        trial.authorizer = None
+        trial.close()
+    if sorted(names) != ["audience_key", "user_id"]:
+        raise SchemaError(
+            f"audiences: the query must give the columns user_id and audience_key, not {names}"
+        )
+    return frozenset(read)

@@ -1,0 +1,128 @@
+"""Local tables: what a replica derives from synced rows for itself, on SQLite only.
+
+Tables, FTS5 indexes and triggers. The triggers follow every change of synced rows,
+replayed and undone ones too, and write local tables only (A8). They are TEMP triggers
+of the writing connection: those still fire while the file's own triggers, which guard
+it against foreign programs, are off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import apsw
+
+from synchrotron.app.schema import Schema
+from synchrotron.errors import SchemaError
+
+_TRIGGER = re.compile(r"\s*CREATE\s+(?:TEMP(?:ORARY)?\s+)?TRIGGER\b", re.IGNORECASE)
+_TABLE = re.compile(r"\s*CREATE\s+(?:VIRTUAL\s+)?TABLE\b", re.IGNORECASE)
+_INDEX = re.compile(r"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\b", re.IGNORECASE)
+_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_WRITES = (apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE)
+
+
+class Local(NamedTuple):
+    """The statements of `App(local=…)`, checked."""
+
+    tables: tuple[str, ...]
+    """CREATE TABLE, CREATE VIRTUAL TABLE and CREATE INDEX statements."""
+    triggers: tuple[str, ...]
+    """CREATE TEMP TRIGGER statements."""
+    names: frozenset[str]
+    """Every table that they make, FTS5's shadow tables included."""
+    trigger_names: frozenset[str]
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256("\0".join(self.tables + self.triggers).encode()).hexdigest()
+
+
+def read_local(sql: str, schema: Schema) -> Local:
+    """Check a `local` script against the schema. Raises `SchemaError`."""
+    tables, triggers = [], []
+    for statement in _statements(sql):
+        if _TRIGGER.match(statement):
+            triggers.append(_TRIGGER.sub("CREATE TEMP TRIGGER", statement, count=1))
+        elif _TABLE.match(statement) or _INDEX.match(statement):
+            tables.append(statement)
+        else:
+            raise SchemaError(
+                f"local: only tables, indexes and triggers can be made there, not: {statement}"
+            )
+    trial = apsw.Connection(":memory:")
+    try:
+        trial.create_scalar_function("synchrotron_new_id", lambda *_: "")
+        names = _try(trial, schema, tables, triggers)
+        made = {name for (name,) in trial.execute("SELECT name FROM temp.sqlite_master")}
+    finally:
+        trial.close()
+    return Local(tuple(tables), tuple(triggers), names, frozenset(made))
+
+
+def _statements(sql: str) -> Iterator[str]:
+    """Split a script where SQLite itself sees a statement end."""
+    statement = ""
+    for part in re.split(r"(?<=;)", sql):
+        statement += part
+        if apsw.complete(statement):
+            if _COMMENTS.sub("", statement).strip(" \t\r\n;"):
+                yield _COMMENTS.sub("", statement).strip()
+            statement = ""
+    if rest := _COMMENTS.sub("", statement).strip():
+        if not apsw.complete(rest + ";"):
+            raise SchemaError(f"local: this statement has no end: {rest}")
+        yield rest + ";"
+
+
+def _try(
+    trial: apsw.Connection, schema: Schema, tables: list[str], triggers: list[str]
+) -> frozenset[str]:
+    before = set()
+    statement = ""
+    try:
+        for statement in schema.statements:
+            trial.execute(statement)
+        before = _names(trial)
+        for statement in (*tables, *triggers):
+            trial.execute(statement)
+        names = _names(trial) - before
+        _check_writes(trial, schema, names)
+    except apsw.Error as error:
+        raise SchemaError(f"local: SQLite refuses {statement!r}: {error}") from error
+    if reserved := [name for name in names if name.startswith("synchrotron_")]:
+        raise SchemaError(f"local: table {reserved[0]}: names in synchrotron_ are reserved")
+    return frozenset(names)
+
+
+def _names(trial: apsw.Connection) -> set[str]:
+    return {name for (name,) in trial.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+
+
+def _check_writes(trial: apsw.Connection, schema: Schema, local: set[str]) -> None:
+    """Prepare every kind of change, and see what the triggers on it would write."""
+    found: list[str] = []
+
+    def watch(op: int, table: str | None, _: str | None, db: str | None, by: str | None) -> int:
+        if op in _WRITES and by is not None and table not in local:
+            found.append(f"local: trigger {by} writes {table}, which is not a local table")
+        return apsw.SQLITE_OK
+
+    trial.authorizer = watch
+    for table in schema.tables.values():
+        key = table.key[0]
+        for change in (
+            f"DELETE FROM {table.name}",
+            f"UPDATE {table.name} SET {key} = {key}",
+            *(f"UPDATE {table.name} SET {c.name} = {c.name}" for c in table.columns),
+            f"INSERT INTO {table.name} ({key}) VALUES (NULL)",
+        ):
+            trial.execute("EXPLAIN " + change)
+    trial.authorizer = None
+    if found:
+        raise SchemaError(
+            found[0] + ": synced rows change only inside actions, on every replica alike"
+        )

@@ -1,0 +1,41 @@
+"""The application object: what an author writes, and the way to open replicas of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from synchrotron.app.definition import Definition
+from synchrotron.core.ids import Entropy
+from synchrotron.replica.replica import Replica
+from synchrotron.replica.transport import Transport
+
+
+class App(Definition):
+    """An application. See `Definition` for what it is made of."""
+
+    def open(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        transport: Transport | None = None,
+        user: str | None = None,
+        client_id: str | None = None,
+        clock: Callable[[], int] | None = None,
+        entropy: Entropy | None = None,
+    ) -> Replica:
+        """Open a replica's database, or make one; `":memory:"` lives until it is closed.
+
+        `transport` leads to a server. `user` is needed where the transport does not say
+        it; a file belongs to one user. `clock` gives milliseconds since the epoch and
+        `entropy(n)` n random bytes: tests bring their own. Raises `FileError`.
+        """
+        return Replica(
+            self,
+            path,
+            transport=transport,
+            user=user,
+            client_id=client_id,
+            clock=clock,
+            entropy=entropy,
+        )

@@ -1,0 +1,69 @@
+"""Canonical JSON: one text for one value (A5).
+
+UTF-8, keys sorted by code point, no spaces, no duplicate keys, only the escapes
+that JSON requires, integers without fraction, floats in the shortest form that
+reads back the same, with their `.0` or exponent kept. NaN, infinity, NUL and lone
+surrogates have no form. Two values are the same if, and only if, their texts are:
+Python's own `==` calls 1, 1.0 and True equal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+decode = msgspec.json.decode
+
+
+def text_of(value: Any) -> str:
+    """The canonical JSON text of a value that is known to have one."""
+    return _encode(value).decode()
+
+
+def canonical(value: Any) -> str:
+    """The canonical JSON text of `value`, which consists of JSON's own types.
+
+    Raises `ValueError` for a number or string that has no canonical form.
+    """
+    try:
+        text = _encode(value).decode()
+    except OverflowError as error:
+        raise ValueError("an integer does not fit in 64 bits") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("a string holds a lone surrogate") from error
+    # What msgspec would write as `null` or escape can only be told from these texts.
+    if "null" in text or "\\u0000" in text:
+        _refuse_formless(value)
+    return text
+
+
+def _refuse_formless(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("a string holds a NUL character")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_formless(key)
+            _refuse_formless(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_formless(item)
+
+
+def parse_canonical(text: str | bytes) -> Any:
+    """Read JSON text strictly: duplicate keys and non-canonical spelling are refused.
+
+    Raises `ValueError`.
+    """
+    try:
+        value = decode(text)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
+    given = text.decode() if isinstance(text, bytes) else text
+    if canonical(value) != given:
+        raise ValueError("not canonical JSON")
+    return value

@@ -1,0 +1,56 @@
+"""Action records: which action ran with which arguments, when, by whom."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from synchrotron.core.clock import OrderKey, is_order_key, order_key, timestamp_of, to_datetime
+from synchrotron.core.ids import ActionId, Audience, ClientId, split_action_id
+
+
+class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of an action. An invalid one cannot be built.
+
+    `args` are JSON values by name. `now` is the moment of the first run and never
+    changes; `order_key` may, while the action is pending. `audiences` are those that
+    the action declares, `None` where it declares none (A10).
+    """
+
+    id: ActionId
+    seed: str
+    name: str
+    version: int
+    args: dict[str, Any]
+    now: datetime
+    order_key: OrderKey
+    client_id: ClientId
+    user: str
+    audiences: tuple[Audience, ...] | None = None
+
+    def __post_init__(self) -> None:
+        client, _ = split_action_id(self.id)
+        if client != self.client_id:
+            raise ValueError(f"action id {self.id} is not of client {self.client_id}")
+        if not is_order_key(self.order_key) or not self.order_key.endswith(self.client_id):
+            raise ValueError(f"{self.order_key!r} is not an order key of client {self.client_id}")
+
+    def moment(self) -> datetime:
+        """`ctx.now`: never later than its place in the order (A3)."""
+        return min(self.now, to_datetime(timestamp_of(self.order_key).ms))
+
+    def renewed(self, id: ActionId) -> ActionRecord:
+        """The same run under another client's id, at the same clock reading (O6)."""
+        client, _ = split_action_id(id)
+        key = order_key(timestamp_of(self.order_key), client)
+        return msgspec.structs.replace(self, id=id, client_id=client, order_key=key)
+
+    def moved(self, key: OrderKey) -> ActionRecord:
+        """The same run at another place in the order."""
+        return msgspec.structs.replace(self, order_key=key)
+
+
+encode_record = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(ActionRecord).decode

@@ -1,0 +1,282 @@
+"""What a replica does to its database: each method is one transaction.
+
+No network and no callbacks here: a request goes out and an answer comes in as values, and
+what happened is returned. Any thread may call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+
+from synchrotron.app.action import Action, Arguments
+from synchrotron.core.canonical import decode
+from synchrotron.core.clock import FIRST, order_key, tick, to_datetime
+from synchrotron.core.ids import ActionId, Entropy, action_id, new_seed
+from synchrotron.core.messages import (
+    Duplicate,
+    Install,
+    Limit,
+    SnapshotChunk,
+    SnapshotRequest,
+    Superseded,
+    SyncAnswer,
+    SyncRequest,
+)
+from synchrotron.core.records import ActionRecord
+from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError
+from synchrotron.replica.events import SyncReport
+from synchrotron.replica.exchange import (
+    Next,
+    Taken,
+    Taking,
+    ask,
+    ask_snapshot,
+    is_answer_to,
+    refusal_text,
+    settle_tokens,
+    supersede,
+)
+from synchrotron.replica.floors import Staging, prune, rebase
+from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
+from synchrotron.replica.revision import Revised, Revision
+from synchrotron.replica.runner import Runner
+from synchrotron.store.database import machine_errors
+from synchrotron.store.log import Effect, Entry
+from synchrotron.store.state import State, read_stamp
+from synchrotron.store.store import Store
+
+
+class Ran(NamedTuple):
+    """A first run."""
+
+    record: ActionRecord
+    result: Any
+    tables: set[str]
+
+
+class Engine:
+    """One replica's transactions. `clock` gives milliseconds, `entropy(n)` n random bytes."""
+
+    def __init__(self, store: Store, clock: Callable[[], int], entropy: Entropy) -> None:
+        self.store = store
+        self.lock = threading.RLock()
+        self._runner = Runner(store)
+        self._clock = clock
+        self._entropy = entropy
+
+    @contextmanager
+    def _transaction(self, *, durable: bool = False) -> Iterator[None]:
+        with (
+            self.lock,
+            machine_errors("writing"),
+            self.store.database.transaction(durable=durable),
+        ):
+            yield
+
+    @contextmanager
+    def _changing_state(self, *, durable: bool = False) -> Iterator[State]:
+        with self._transaction(durable=durable):
+            state = self.store.read_state()
+            yield state
+            self.store.write_state(state)
+
+    def state(self) -> State:
+        with self.lock:
+            return self.store.read_state()
+
+    def claim(self, user: str | None) -> str:
+        """Whose file it is: from the first user on, for all its life."""
+        with self._changing_state() as state:
+            state.user = state.user or user or ""
+            return state.user
+
+    def _now_ms(self, state: State) -> int:
+        return self._clock() + state.clock_offset_ms
+
+    # ---- running actions (A1) -------------------------------------------------------
+
+    def run(self, action: Action[Any, Any], arguments: Arguments) -> Ran:
+        """Run an action for the first time, record it and capture its effects."""
+        with self.lock:
+            if self.store.in_action:
+                raise UsageError(
+                    f"replica.run({action.name}) inside an action: call {action.name}(ctx, …) "
+                    "instead, and it becomes part of the action"
+                )
+            with self.store.database.transaction():
+                position, record = self._stamp(action, arguments)
+                result, did = self._runner.run(action, record, arguments)
+                effects = {
+                    target: Effect(*target, applied=done.patch, before=done.before)
+                    for target, done in did.items()
+                }
+                self.store.log.add(Entry(position, record, None, effects))
+        return Ran(record, result, {target.table for target in effects})
+
+    def _stamp(self, action: Action[Any, Any], arguments: Arguments) -> tuple[int, ActionRecord]:
+        stamp = read_stamp(self.store.writer)
+        if not stamp.user:
+            raise UsageError("whose action is this? Open the replica with user=…, or with a token")
+        now_ms = self._clock() + stamp.clock_offset_ms
+        n = stamp.n + 1
+        return n, ActionRecord(
+            id=action_id(stamp.client_id, n),
+            seed=new_seed(self._entropy),
+            name=action.name,
+            version=action.version,
+            args=decode(arguments.text),
+            now=to_datetime(now_ms),
+            order_key=order_key(tick(now_ms, stamp.latest), stamp.client_id),
+            client_id=stamp.client_id,
+            user=stamp.user,
+            audiences=action.audiences(arguments),
+        )
+
+    # ---- exchanges ------------------------------------------------------------------
+
+    def ask(self, *, upload: bool = True) -> SyncRequest:
+        """The next request; it is on the disk when this returns (O6, O7)."""
+        with self._changing_state(durable=True) as state:
+            return ask(self.store, state, self._entropy, upload=upload)
+
+    def take(self, request: SyncRequest, answer: SyncAnswer) -> Taken:
+        """Take an answer in, or leave everything as it is (S1)."""
+        with self._changing_state() as state:
+            taking = Taking(self.store, self._runner, state, self._now_ms(state), self._entropy)
+            return taking.take(request, answer)
+
+    def ask_snapshot(self, *, new_epoch: bool = False) -> SnapshotRequest:
+        with self._changing_state(durable=True) as state:
+            return ask_snapshot(self.store, state, self._entropy, new_epoch=new_epoch)
+
+    def take_snapshot(
+        self, request: SnapshotRequest, chunks: Iterable[SnapshotChunk], *, new_epoch: bool = False
+    ) -> Taken:
+        """Stage a snapshot's chunks as they come, then start anew from it (F4)."""
+        with self.lock:
+            staging = Staging(self.store)
+        for chunk in chunks:
+            if isinstance(chunk, Duplicate | Superseded | Install | Limit):
+                return self._no_snapshot(request, chunk, new_epoch)
+            with self.lock:
+                if staging.take(chunk):
+                    return self._start_from(request, staging, new_epoch)
+        raise ProtocolError("the snapshot ended before its end")
+
+    def _start_from(self, request: SnapshotRequest, staging: Staging, new_epoch: bool) -> Taken:
+        with self._changing_state() as state:
+            if not is_answer_to(state, request.exchange):
+                return nothing_taken(Next(again=True))
+            settle_tokens(state, request.exchange)
+            now_ms = self._now_ms(state)
+            revised = rebase(self.store, self._runner, state, staging, now_ms, new_epoch=new_epoch)
+        return _taken(Next(again=True), revised, SyncReport(rounds=1, rebased=1))
+
+    def _no_snapshot(
+        self,
+        request: SnapshotRequest,
+        answer: Duplicate | Superseded | Install | Limit,
+        new_epoch: bool,
+    ) -> Taken:
+        with self._changing_state() as state:
+            if not is_answer_to(state, request.exchange):
+                return nothing_taken(Next(again=True))
+            settle_tokens(state, request.exchange)
+            again = Next(again=True, rebase=True, new_epoch=new_epoch)
+            if isinstance(answer, Superseded):
+                revision = Revision(self.store, self._runner, state)
+                supersede(revision, answer, self._entropy)
+                return _taken(again, revision.carry_out(), SyncReport(rounds=1))
+            if isinstance(answer, Duplicate):
+                return nothing_taken(again)
+            return nothing_taken(Next(blocked=refusal_text(answer, state)))
+
+    # ---- outcomes -------------------------------------------------------------------
+
+    def outcome(self, asked: str) -> Outcome:
+        """What became of an own action. Raises `UnknownOutcome`."""
+        with self.lock:
+            state = self.store.read_state()
+            set_aside = SetAside(self.store.writer)
+            id = set_aside.present_id(ActionId(asked))
+            entry = self.store.log.own_action(id)
+            if entry is not None:
+                return outcome_of(entry, state.server_floor)
+            found = set_aside.get(id, state.server_floor)
+            if found is None:
+                raise UnknownOutcome(f"{asked} is not an action that was run on this replica")
+            return found[1]
+
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of all own actions, in the order of their runs."""
+        with self.lock:
+            floor = self.store.read_state().server_floor
+            found = [(entry.record, outcome_of(entry, floor)) for entry in self.store.log.own()]
+            found += SetAside(self.store.writer).all(floor)
+        return [outcome for _, outcome in sorted(found, key=lambda f: (f[0].now, f[0].order_key))]
+
+    def retry(self, id: str) -> tuple[ActionId, Revised]:
+        """Bring a parked action back into history."""
+        with self._changing_state() as state:
+            revision = Revision(self.store, self._runner, state)
+            record, _ = _parked(revision.set_aside, id)
+            revision.set_aside.take(record.id)
+            again = self._again(revision, record)
+            revision.add(again, None, own=True)
+            return again.id, revision.carry_out()
+
+    def _again(self, revision: Revision, record: ActionRecord) -> ActionRecord:
+        """A retry keeps its id, and its order key while that is above both floors."""
+        state = revision.state
+        if record.client_id != state.client_id:
+            new_id = action_id(state.client_id, revision.next_n())
+            revision.set_aside.rename(record.id, new_id)
+            record = record.renewed(new_id)
+        if record.order_key > max(state.floor or FIRST, state.server_floor or FIRST):
+            return record
+        at = tick(self._now_ms(state), read_stamp(self.store.writer).latest)
+        return record.moved(order_key(at, record.client_id))
+
+    def discard(self, id: str) -> Outcome:
+        with self._transaction():
+            set_aside = SetAside(self.store.writer)
+            record, outcome = _parked(set_aside, id)
+            discarded = msgspec.structs.replace(outcome, state="discarded")
+            set_aside.put(record, discarded)
+            return discarded
+
+    # ---- history --------------------------------------------------------------------
+
+    def records(self) -> list[ActionRecord]:
+        with self.lock:
+            return [entry.record for entry in self.store.log.since(FIRST)]
+
+    def prune(self, keep: int) -> int:
+        with self._changing_state() as state:
+            return prune(self.store, state, keep)
+
+    def close(self) -> None:
+        with self.lock:
+            self.store.close()
+
+
+def nothing_taken(next: Next) -> Taken:
+    return Taken(next, SyncReport(), [], set(), [])
+
+
+def _taken(next: Next, revised: Revised, report: SyncReport) -> Taken:
+    report.replayed += revised.replayed
+    report.count(outcome.state for outcome in revised.outcomes)
+    return Taken(next, report, revised.outcomes, revised.tables, revised.left_out)
+
+
+def _parked(set_aside: SetAside, id: str) -> tuple[ActionRecord, Outcome]:
+    found = set_aside.get(set_aside.present_id(ActionId(id)), None)
+    if found is None or found[1].state != "parked":
+        raise UsageError(f"{id} is not parked: only a parked action can be retried or discarded")
+    return found

@@ -1,0 +1,437 @@
+"""One side of an exchange: what a replica asks, and what it makes of the answer.
+
+A request is numbered and carries a fresh token, both on the disk before it is sent (O6,
+O7). An answer counts only if the replica is still where it asked from: its download part
+only with the same cursor, floor and audiences, what it says of the upload only for what
+was sent. Everything that an answer brings is one transaction (S1).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from synchrotron.core.clock import FIRST, timestamp_of
+from synchrotron.core.ids import (
+    ActionId,
+    Audience,
+    ClientId,
+    Entropy,
+    Seq,
+    action_id,
+    new_client_id,
+)
+from synchrotron.core.messages import (
+    Behind,
+    Busy,
+    Denied,
+    Download,
+    Duplicate,
+    Early,
+    Epoch,
+    Event,
+    Exchange,
+    Install,
+    Invalid,
+    Limit,
+    Offer,
+    Ok,
+    Question,
+    Rebase,
+    Refusal,
+    SentAction,
+    SentCorrection,
+    SnapshotRequest,
+    Stale,
+    Superseded,
+    SyncAnswer,
+    SyncRequest,
+    row_patch,
+)
+from synchrotron.core.patches import Known, Patch, Target
+from synchrotron.core.records import ActionRecord
+from synchrotron.replica.events import SyncReport
+from synchrotron.replica.floors import audiences_of, restamp
+from synchrotron.replica.outcomes import Outcome
+from synchrotron.replica.revision import Revision
+from synchrotron.replica.runner import Runner
+from synchrotron.store.log import Entry, fingerprint
+from synchrotron.store.state import State
+from synchrotron.store.store import Store
+
+SKEW_MS_MAX = 1_000
+"""A clock further off than this counts as wrong where the server refuses its keys."""
+
+
+class Next(NamedTuple):
+    """What follows from an answer."""
+
+    again: bool = False
+    """There is more to exchange."""
+    rebase: bool = False
+    new_epoch: bool = False
+    wait_ms: int | None = None
+    """Ask again after this time."""
+    upload: bool = True
+    """False: the next request only asks, to learn the fate of what was sent before."""
+    blocked: str | None = None
+    """Nothing more can be done until someone acts."""
+
+
+class Taken(NamedTuple):
+    """What taking an answer in did."""
+
+    next: Next
+    report: SyncReport
+    outcomes: list[Outcome]
+    tables: set[str]
+    left_out: list[tuple[ActionRecord, Target]]
+
+
+# ---- asking -----------------------------------------------------------------------
+
+
+def question_of(state: State) -> Question:
+    return Question(state.cursor, state.cursor_token, state.floor, sorted(state.audiences))
+
+
+def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRequest:
+    """Make a request. Call it in a durable transaction, and send it only after."""
+    exchange = _number(state, entropy)
+    pending = store.log.pending(state.pending_from) if upload else []
+    store.log.mark_sent((entry.position for entry in pending), exchange.number)
+    store.write_state(state)
+    unsent = store.log.unsent() if upload else []
+    return SyncRequest(
+        exchange,
+        question_of(state),
+        [
+            SentAction(
+                entry.record,
+                [row_patch(t, e.applied) for t, e in entry.effects.items() if e.applied],
+            )
+            for entry in pending
+        ],
+        [
+            SentCorrection(entry.record.id, row_patch(target, effect.applied))
+            for entry in unsent
+            for target, effect in entry.effects.items()
+            if effect.unsent
+        ],
+        state.migrations,
+    )
+
+
+def ask_snapshot(
+    store: Store, state: State, entropy: Entropy, *, new_epoch: bool
+) -> SnapshotRequest:
+    """Ask for a snapshot, offering the ids whose fate is open. In a durable transaction."""
+    exchange = _number(state, entropy)
+    store.write_state(state)
+    offered = list(store.log.own()) if new_epoch else store.log.pending(state.pending_from)
+    return SnapshotRequest(
+        exchange,
+        [Offer(entry.record.id, entry.record.seed) for entry in offered],
+        state.migrations,
+    )
+
+
+def _number(state: State, entropy: Entropy) -> Exchange:
+    earlier = list(state.tokens)
+    state.exchange += 1
+    token = new_client_id(entropy)
+    state.tokens = [*earlier, token]
+    return Exchange(state.client_id, state.exchange, token, earlier)
+
+
+def is_answer_to(state: State, exchange: Exchange) -> bool:
+    """Whether an answer is still of use: none to a later request was taken in."""
+    return exchange.client_id == state.client_id and exchange.token in state.tokens
+
+
+def settle_tokens(state: State, exchange: Exchange) -> None:
+    """An answer was taken in: older requests need not be proven any more (O6)."""
+    state.tokens = state.tokens[state.tokens.index(exchange.token) :]
+
+
+# ---- taking the answer in ---------------------------------------------------------
+
+
+class Taking:
+    """One answer, taken in within the caller's transaction."""
+
+    def __init__(
+        self, store: Store, runner: Runner, state: State, now_ms: int, entropy: Entropy
+    ) -> None:
+        self.store = store
+        self.state = state
+        self.now_ms = now_ms
+        self.entropy = entropy
+        self.report = SyncReport(rounds=1)
+        self.revision = Revision(store, runner, state)
+
+    def take(self, request: SyncRequest, answer: SyncAnswer) -> Taken:
+        state = self.state
+        if not is_answer_to(state, request.exchange):
+            return Taken(Next(again=True), SyncReport(), [], set(), [])
+        settle_tokens(state, request.exchange)
+        state.server_floor = answer.floor or state.server_floor
+        next = self._dispatch(request, answer)
+        revised = self.revision.carry_out()
+        self.report.replayed += revised.replayed
+        self.report.count(outcome.state for outcome in revised.outcomes)
+        self.store.write_state(state)
+        if not next.blocked and next.wait_ms is None:
+            next = next._replace(again=next.again or something_to_send(self.store, state))
+        return Taken(next, self.report, revised.outcomes, revised.tables, revised.left_out)
+
+    def _dispatch(self, request: SyncRequest, answer: SyncAnswer) -> Next:
+        match answer:
+            case Ok():
+                self._stored(request, answer)
+                return self._download(request, answer.download)
+            case Behind():
+                self._nothing_stored(request)
+                return self._download(request, answer.download)._replace(again=True)
+            case Busy():
+                self._nothing_stored(request)
+                return Next(again=True, wait_ms=answer.retry_after_ms)
+            case Denied() | Invalid():
+                self._nothing_stored(request)
+                return self._refused(answer)
+            case Early():
+                self._nothing_stored(request)
+                return self._early(answer)
+            case Stale() | Rebase():
+                self._nothing_stored(request)
+                return Next(again=True, rebase=True)
+            case Epoch():
+                self._nothing_stored(request)
+                return Next(again=True, rebase=True, new_epoch=True)
+            case Duplicate():
+                return Next(again=True)
+            case Superseded():
+                supersede(self.revision, answer, self.entropy)
+                return Next(again=True)
+            case Install() | Limit():
+                self._nothing_stored(request)
+                return Next(blocked=refusal_text(answer, self.state))
+
+    def _nothing_stored(self, request: SyncRequest) -> None:
+        self.store.log.decided(request.exchange.number, self.state.pending_from, earlier=False)
+
+    # ---- the upload was stored ------------------------------------------------------
+
+    def _stored(self, request: SyncRequest, answer: Ok) -> None:
+        """The answer means exactly what was sent, not what is applied by now."""
+        self._gain(answer.download)
+        sent = {action.record.id: action for action in request.actions}
+        for accepted in answer.accepted:
+            entry = self.revision.find(sent[accepted.id].record)
+            if entry is not None:
+                patches = {p.target: p.patch for p in sent[accepted.id].patches}
+                self._accept(entry, accepted.seq, patches)
+                if accepted.order_key != entry.key:
+                    self.revision.move(entry, accepted.order_key)
+        corrections = {(c.action_id, c.patch.target): c.patch.patch for c in request.corrections}
+        entries = self._corrected_entries(request)
+        for corrected in answer.corrected:
+            target = corrected.target
+            found = entries.get(corrected.action_id)
+            if found is not None:
+                sent_patch = corrections[corrected.action_id, target]
+                self._corrected(found, target, sent_patch, corrected.seq)
+
+    def _gain(self, download: Download) -> None:
+        """Audiences that the upload itself founded count from its commit on (H7a)."""
+        self._present = frozenset(download.audiences)
+
+    def _accept(self, entry: Entry, seq: Seq, patches: dict[Target, Patch | None]) -> None:
+        was_pending = entry.pending
+        entry.seq, entry.sent_in = seq, None
+        for target, patch in patches.items():
+            if target.audience not in self._present:
+                self.revision.touch(entry)  # left meanwhile: its rows go
+                continue
+            effect = entry.effect(target)
+            effect.accepted = fingerprint(patch)
+            if effect.known is None or effect.known.seq < seq:
+                effect.known = Known(patch, seq, seq)
+        if was_pending:
+            self.report.uploaded += 1
+            for effect in entry.effects.values():
+                # What was replayed since sending is a correction by now.
+                effect.accepted = effect.accepted or b""
+                known = effect.known.patch if effect.known else None
+                effect.unsent = effect.applied != known
+        self.revision.keep(entry)
+
+    def _corrected_entries(self, request: SyncRequest) -> dict[ActionId, Entry]:
+        wanted = {correction.action_id for correction in request.corrections}
+        if not wanted:
+            return {}
+        return {e.record.id: e for e in self.revision.with_corrections() if e.record.id in wanted}
+
+    def _corrected(
+        self, entry: Entry, target: Target, patch: Patch | None, seq: Seq | None
+    ) -> None:
+        effect = entry.effect(target)
+        if effect.unsent and effect.applied == patch:
+            effect.unsent = False
+        if seq is None:
+            effect.denied = True
+            self.revision.touch(entry)
+        else:
+            self.report.corrected += 1
+            if target.audience in self._present and (
+                effect.known is None or effect.known.seq < seq
+            ):
+                effect.known = Known(patch, seq, seq)
+            self.revision.keep(entry)
+
+    # ---- refusals -------------------------------------------------------------------
+
+    def _refused(self, answer: Refusal) -> Next:
+        reason = "denied" if isinstance(answer, Denied) else "invalid"
+        where = f"{answer.table} {', '.join(map(str, answer.key or ()))}: " if answer.table else ""
+        for entry in self.revision.pending():
+            if entry.record.id == answer.action_id:
+                self.revision.park(entry, reason, where + answer.reason)  # type: ignore[arg-type]
+        return Next(again=True)
+
+    def _early(self, answer: Early) -> Next:
+        """Order keys that the server's clock refuses (O4)."""
+        state = self.state
+        skew = answer.now_ms - self.now_ms
+        if abs(skew) <= SKEW_MS_MAX:
+            # Our clock is right; others' keys run ahead, and ours follow them.
+            return Next(wait_ms=SKEW_MS_MAX)
+        pending = self.revision.pending()
+        if any(entry.sent_in is not None for entry in pending):
+            return Next(again=True, upload=False)
+        state.clock = max(self.store.log.last_accepted_key(), state.floor or FIRST)
+        state.clock_offset_ms += skew
+        restamp(self.revision, pending, answer.now_ms, timestamp_of(state.clock))
+        return Next(again=True)
+
+    # ---- the download ---------------------------------------------------------------
+
+    def _download(self, request: SyncRequest, download: Download) -> Next:
+        if request.question != question_of(self.state):
+            return Next(again=True)
+        state = self.state
+        present = frozenset(download.audiences)
+        left, state.audiences = state.audiences - present, present
+        if left:
+            self._leave(left)
+        for row in download.rows:
+            table = self.store.schema.tables.get(row.table)
+            if table is not None:
+                image = None if row.values is None else table.to_image(row.values)
+                self.revision.put_below(row.target, image)
+        state.floor_seq = max(state.floor_seq, download.below)
+        for event in download.events:
+            self._event(event)
+        state.cursor, state.cursor_token = download.horizon, download.token
+        if not download.more:
+            self._all_decided(request)
+        return Next(again=download.more)
+
+    def _event(self, event: Event) -> None:
+        revision, record = self.revision, event.record
+        entry = revision.find(record)
+        if entry is None:
+            outcome = revision.set_aside.get(record.id, None)
+            entry = revision.add(record, event.seq, own=outcome is not None)
+            if outcome is not None:
+                revision.set_aside.take(record.id)  # it was accepted after all
+            self.report.received += outcome is None
+        elif entry.key != record.order_key:
+            revision.move(entry, record.order_key)
+        fresh = entry.pending
+        if entry.pending:
+            entry.seq, entry.sent_in = event.seq, None
+            self.report.uploaded += 1
+            for effect in entry.effects.values():
+                effect.accepted = effect.accepted or b""
+        for patch in event.patches:
+            fresh |= self._learn(entry, patch.target, patch.known, event.seq)
+        if fresh:
+            revision.touch(entry)
+
+    def _learn(self, entry: Entry, target: Target, known: Known, seq: Seq) -> bool:
+        """Take in a known patch; whether it is news."""
+        if target.audience not in self.state.audiences:
+            return False
+        effect = entry.effect(target)
+        if effect.known is not None and effect.known.seq >= known.seq:
+            return False
+        if entry.own and not effect.accepted:
+            first = known.seq == seq
+            effect.accepted = fingerprint(known.patch) if first else b"corrected"
+        effect.known, effect.denied = known, False
+        table = self.store.schema.tables.get(target.table)
+        effect.foreign = table is None or not (
+            known.patch is None or table.has_columns(known.patch.values)
+        )
+        return True
+
+    def _leave(self, left: frozenset[Audience]) -> None:
+        for audience in sorted(left):
+            self.revision.leave(audience)
+        for entry in self.revision.all():
+            concerned = audiences_of(entry)
+            if concerned.isdisjoint(left):
+                continue
+            if entry.pending:
+                names = ", ".join(sorted(concerned & left))
+                self.revision.park(entry, "left", f"the user is not in {names} any more")
+            elif entry.record.user != self.state.user and concerned <= left:
+                self.revision.remove(entry)
+
+    def _all_decided(self, request: SyncRequest) -> None:
+        """Up to this horizon everything stored has come; earlier requests are void (O6)."""
+        number = request.exchange.number
+        for entry in self.revision.pending():
+            if entry.sent_in is not None and entry.sent_in <= number:
+                entry.sent_in = None
+        self.store.log.decided(number, self.state.pending_from, earlier=True)
+
+
+def something_to_send(store: Store, state: State) -> bool:
+    return bool(store.log.pending(state.pending_from) or store.log.unsent())
+
+
+def refusal_text(answer: Install | Limit, state: State) -> str:
+    """Who has to act, and how."""
+    if isinstance(answer, Install):
+        return (
+            f"the server has seen {answer.schema} migrations, this replica {state.migrations}: "
+            "run `synchrotron install` for the server's database; until then work offline"
+        )
+    return f"the server's limit {answer.name!r} is exceeded"
+
+
+def supersede(revision: Revision, answer: Superseded, entropy: Entropy) -> None:
+    """The file was restored or copied: go on under a new client id (O6)."""
+    state = revision.state
+    fates = {fate.id: fate for fate in answer.fates}
+    pending = revision.pending()
+    state.client_id = ClientId(new_client_id(entropy))
+    state.exchange, state.tokens = 0, []
+    for entry in pending:
+        fate = fates.get(entry.record.id)
+        if fate is not None and fate.seed == entry.record.seed:
+            # Accepted already: it comes back with the next download.
+            revision.remove(entry)
+            accepted = Outcome(id=entry.record.id, state="accepted")
+            revision.set_aside.put(entry.record, accepted)
+        elif fate is not None and fate.pruned:
+            revision.park(entry, "restored", "the server had it before this file was restored")
+        else:
+            _renew(revision, entry, state.client_id)
+
+
+def _renew(revision: Revision, entry: Entry, client: ClientId) -> None:
+    record = entry.record.renewed(action_id(client, revision.next_n()))
+    revision.renew(entry, record)
+    revision.set_aside.rename(entry.record.id, record.id)

@@ -1,0 +1,165 @@
+"""Floors: pruning, and starting anew from a snapshot (SPEC section 7).
+
+Below its floor a replica keeps rows but no history. Pruning raises the floor and changes
+no row (F5). A snapshot replaces rows and floor at once; pending actions are kept, stamped
+anew in their order, and run again on it (F4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, timestamp_of
+from synchrotron.core.ids import Audience, Seq
+from synchrotron.core.messages import SnapshotEnd, SnapshotHead, SnapshotRows
+from synchrotron.errors import ProtocolError
+from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
+from synchrotron.replica.revision import Revised, Revision
+from synchrotron.replica.runner import Runner
+from synchrotron.store.log import Entry
+from synchrotron.store.state import State
+from synchrotron.store.store import Store
+
+PRUNE_BATCH = 500
+
+
+def prune(store: Store, state: State, keep: int) -> int:
+    """Forget the history of all but the newest `keep` actions; give how many were pruned.
+
+    The floor rises up to the first pending, unsent or parked action (F3).
+    """
+    set_aside = SetAside(store.writer)
+    parked = min((record.order_key for record, _ in set_aside.parked()), default=None)
+    surplus = len(store.log) - keep
+    pruned: list[Entry] = []
+    for entry in store.log.upto(store.log.last_key(), max(surplus, 0)):
+        if entry.pending or entry.unsent or (parked is not None and entry.key >= parked):
+            break
+        pruned.append(entry)
+    for entry in pruned:
+        if entry.own:
+            set_aside.put(entry.record, outcome_of(entry, state.server_floor))
+        state.floor = entry.key
+        state.floor_seq = max(state.floor_seq, entry.newest or state.floor_seq)
+        state.n = max(state.n, entry.position)
+        state.knows(entry.key)
+    store.log.remove(entry.position for entry in pruned)
+    return len(pruned)
+
+
+def restamp(revision: Revision, entries: Iterable[Entry], now_ms: int, latest: Timestamp) -> None:
+    """Fresh order keys for pending actions, in their order, above `latest`."""
+    for entry in entries:
+        latest = tick(now_ms, latest)
+        revision.move(entry, order_key(latest, entry.record.client_id))
+        entry.sent_in = None
+
+
+class Staging:
+    """A snapshot on its way: kept in a temporary table until it is complete."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.head: SnapshotHead | None = None
+        self._rows = 0
+        store.writer.execute("DROP TABLE IF EXISTS temp.synchrotron_staged")
+        store.writer.execute("CREATE TEMP TABLE synchrotron_staged (chunk BLOB)")
+
+    def take(self, chunk: SnapshotHead | SnapshotRows | SnapshotEnd) -> bool:
+        """Keep a chunk; True once the snapshot is complete."""
+        match chunk:
+            case SnapshotHead():
+                self.head = chunk
+            case SnapshotRows():
+                self._rows += len(chunk.rows)
+                self._store.writer.execute(
+                    "INSERT INTO temp.synchrotron_staged VALUES (?)", (msgspec.json.encode(chunk),)
+                )
+            case SnapshotEnd():
+                if self.head is None or chunk.rows != self._rows:
+                    raise ProtocolError(
+                        f"the snapshot is incomplete: {self._rows} of {chunk.rows} rows came"
+                    )
+                return True
+        return False
+
+    def rows(self) -> Iterator[SnapshotRows]:
+        decode = msgspec.json.Decoder(SnapshotRows).decode
+        for (chunk,) in self._store.writer.execute("SELECT chunk FROM temp.synchrotron_staged"):
+            yield decode(chunk)
+
+    def close(self) -> None:
+        self._store.writer.execute("DROP TABLE IF EXISTS temp.synchrotron_staged")
+
+
+def rebase(
+    store: Store, runner: Runner, state: State, staging: Staging, now_ms: int, *, new_epoch: bool
+) -> Revised:
+    """Replace rows and history by a staged snapshot; keep the pending actions (F4).
+
+    In a `new_epoch` own records that the server no longer has become pending again (H11).
+    """
+    head = staging.head
+    assert head is not None
+    accepted = set(head.accepted)
+    set_aside = SetAside(store.writer)
+    kept = []
+    for entry in store.log.since(FIRST):
+        state.n = max(state.n, entry.position)
+        if not entry.own:
+            continue
+        if entry.record.id in accepted and entry.pending:
+            set_aside.put(entry.record, _accepted(entry, head))
+        elif entry.pending or (new_epoch and entry.record.id not in accepted):
+            kept.append(entry)
+        else:
+            set_aside.put(entry.record, outcome_of(entry, head.server_floor))
+    known = state.audiences
+    _replace_rows(store, staging)
+    store.log.clear()
+    state.floor, state.floor_seq = head.floor, Seq(0)
+    state.server_floor = head.server_floor
+    state.cursor, state.cursor_token = head.horizon, head.token
+    state.audiences = frozenset(head.audiences)
+    state.bootstrapped = True
+    if head.floor is not None:
+        state.knows(head.floor)
+    return _bring_back(Revision(store, runner, state), kept, known - state.audiences, now_ms)
+
+
+def _bring_back(
+    revision: Revision, kept: list[Entry], left: frozenset[Audience], now_ms: int
+) -> Revised:
+    """Stamp pending actions anew and run them on the snapshot."""
+    state = revision.state
+    latest = timestamp_of(max(state.clock, state.floor or FIRST))
+    for entry in kept:
+        if not left.isdisjoint(audiences_of(entry)):
+            revision.set_parked(entry.record, "left", "its audience was left")
+            continue
+        latest = tick(now_ms, latest)
+        key = order_key(latest, entry.record.client_id)
+        revision.add(entry.record.moved(key), None, own=True, position=entry.position)
+    return revision.carry_out()
+
+
+def audiences_of(entry: Entry) -> set[Audience]:
+    """The audiences that an action declares and those of its effects."""
+    return {*(entry.record.audiences or ()), *(target.audience for target in entry.effects)}
+
+
+def _accepted(entry: Entry, head: SnapshotHead) -> Outcome:
+    final = head.server_floor is not None and entry.key <= head.server_floor
+    return Outcome(id=entry.record.id, state="accepted", seq=head.horizon, final=final)
+
+
+def _replace_rows(store: Store, staging: Staging) -> None:
+    tables = store.schema.tables
+    with store.rows.unchecked():
+        for name in reversed(tables):
+            store.writer.execute(f"DELETE FROM {name} WHERE true")
+        for chunk in staging.rows():
+            if chunk.table in tables:
+                store.rows.insert(chunk.table, map(tables[chunk.table].to_image, chunk.rows))

@@ -1,0 +1,278 @@
+"""The replica: what an application holds in its hands."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import apsw
+import msgspec
+
+from synchrotron.app.action import Action
+from synchrotron.app.context import Parameters
+from synchrotron.app.definition import Definition
+from synchrotron.app.row import Row
+from synchrotron.core.ids import ActionId, Entropy, as_client_id
+from synchrotron.core.records import ActionRecord
+from synchrotron.errors import Closed, QueryError, UnknownAction, WrongUser
+from synchrotron.replica.engine import Engine
+from synchrotron.replica.events import EventName, Listeners, SyncReport
+from synchrotron.replica.outcomes import Outcome
+from synchrotron.replica.syncing import Syncing
+from synchrotron.replica.transport import Transport
+from synchrotron.store.database import machine_errors
+from synchrotron.store.store import Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def machine_clock() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Run(Generic[R]):
+    """One run of an action: its id, what it returned at first, and its outcome."""
+
+    __slots__ = ("_replica", "id", "result")
+
+    def __init__(self, replica: Replica, id: ActionId, result: R) -> None:
+        self._replica = replica
+        self.id = id
+        self.result = result
+        """What the first run returned; replays do not update it."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome as of now, read anew."""
+        return self._replica.outcome(self.id)
+
+    def wait(self, timeout_s: float | None = None) -> Outcome:
+        """Wait until the server has it, or it is parked or discarded.
+
+        Raises `TimeoutError`.
+        """
+        return self._replica.wait_for(self.id, timeout_s)
+
+    def __repr__(self) -> str:
+        return f"Run(id={self.id!r}, result={self.result!r})"
+
+
+class Replica:
+    """A local database that takes part. Made by `app.open`; usable from any thread."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        path: str | os.PathLike[str],
+        *,
+        transport: Transport | None = None,
+        user: str | None = None,
+        client_id: str | None = None,
+        clock: Callable[[], int] | None = None,
+        entropy: Entropy | None = None,
+    ) -> None:
+        self._definition = definition
+        self._closed = False
+        self._listeners = Listeners()
+        self._news = threading.Condition()
+        user = user or (transport.user if transport else None)
+        entropy = entropy or os.urandom
+        identity = None if client_id is None else as_client_id(client_id)
+        store = Store(definition, path, entropy=entropy, client_id=identity, user=user or "")
+        self._database = store.database
+        self._engine = Engine(store, clock or machine_clock, entropy)
+        self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)
+        try:
+            self._belongs_to(user)
+        except BaseException:
+            self.close()
+            raise
+
+    def _belongs_to(self, user: str | None) -> None:
+        owner = self._engine.claim(user)
+        if user and owner != user:
+            raise WrongUser(
+                f"{self._database.path} belongs to user {owner!r}, not {user!r}: "
+                "open another file for this user"
+            )
+
+    # ---- running and reading ----------------------------------------------------------
+
+    def run(self, action: Action[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """Run an action at local speed, offline or not, and record it.
+
+        Raises `ArgumentError`, what the action raises, or `RefusedInAction`; then nothing
+        has changed (A6).
+        """
+        self._check_open()
+        if not isinstance(action, Action):
+            name = getattr(action, "__name__", repr(action))
+            raise UnknownAction(f"{name} is not an action: decorate it with @app.action")
+        if self._definition.actions.get((action.name, action.version)) is not action:
+            raise UnknownAction(
+                f"{action.title} is not one of application {self._definition.name!r}"
+            )
+        ran = self._engine.run(action, action.bind(args, kwargs))
+        if ran.tables:
+            self._listeners.emit("tables", ran.tables)
+        return Run(self, ran.record.id, ran.result)
+
+    @overload
+    def query(self, sql: str, params: Parameters = (), *, into: None = None) -> list[Row]: ...
+
+    @overload
+    def query(self, sql: str, params: Parameters = (), *, into: type[T]) -> list[T]: ...
+
+    def query(self, sql: str, params: Parameters = (), *, into: type[Any] | None = None) -> Any:
+        """Read rows as of the last commit, without waiting for a sync.
+
+        `into` converts each row to a dataclass, TypedDict or msgspec Struct. Raises
+        `QueryError`, and `WriteOutsideAction` for a statement that writes (A2).
+        """
+        self._check_open()
+        rows = self._rows(sql, params)
+        if into is None:
+            return rows
+        try:
+            return [msgspec.convert(dict(row), into) for row in rows]
+        except msgspec.ValidationError as error:
+            raise QueryError(f"a row does not fit {into.__name__}: {error}") from error
+
+    def _rows(self, sql: str, params: Parameters) -> list[Row]:
+        # In memory there is one connection: queries take turns with writing.
+        turn = self._engine.lock if self._database.in_memory else nullcontext()
+        try:
+            with turn, machine_errors("query"), self._database.reading() as connection:
+                return self._engine.store.queries(connection).execute(sql, params)
+        except apsw.Error as error:
+            raise QueryError(f"SQLite refuses the query: {error}") from error
+
+    def log(self) -> list[ActionRecord]:
+        """The records above the floor, in order, the own pending ones included."""
+        self._check_open()
+        return self._engine.records()
+
+    def prune(self, *, keep: int = 0) -> int:
+        """Forget the history of all but the newest `keep` actions; no row changes (F5).
+
+        Stops at the first pending, unsent or parked action. Gives how many were pruned.
+        """
+        self._check_open()
+        return self._engine.prune(keep)
+
+    # ---- outcomes ---------------------------------------------------------------------
+
+    def outcome(self, action_id: str) -> Outcome:
+        """What became of an own action. Raises `UnknownOutcome`."""
+        self._check_open()
+        return self._engine.outcome(action_id)
+
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of all own actions, in the order of their runs."""
+        self._check_open()
+        return self._engine.outcomes()
+
+    def parked(self) -> list[Outcome]:
+        """Own actions that were set aside, waiting for `retry` or `discard`."""
+        return [outcome for outcome in self.outcomes() if outcome.state == "parked"]
+
+    def retry(self, action_id: str) -> Outcome:
+        """Bring a parked action back; it keeps its id, and its place while that is open.
+
+        Raises `UsageError` for one that is not parked.
+        """
+        self._check_open()
+        id, revised = self._engine.retry(action_id)
+        self._announce(revised.tables, revised.outcomes)
+        return self.outcome(id)
+
+    def discard(self, action_id: str) -> Outcome:
+        """Give a parked action up for good. Raises `UsageError` for one that is not parked."""
+        self._check_open()
+        discarded = self._engine.discard(action_id)
+        self._announce(set(), [])
+        return discarded
+
+    def wait_for(self, action_id: str, timeout_s: float | None = None) -> Outcome:
+        """Wait until the server has an action, or it is parked or discarded.
+
+        Raises `TimeoutError`.
+        """
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._news:
+            while True:
+                outcome = self.outcome(action_id)
+                if outcome.seq is not None or outcome.state in ("parked", "discarded"):
+                    return outcome
+                left_s = None if deadline_s is None else deadline_s - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    raise TimeoutError(
+                        f"action {action_id} is still {outcome.state} after {timeout_s} s"
+                    )
+                self._news.wait(left_s)
+
+    # ---- syncing and events -----------------------------------------------------------
+
+    def sync(self) -> SyncReport:
+        """Exchange with the server until in step.
+
+        Raises `Offline`, `Unauthorized` or `Blocked`; what was not sent stays queued.
+        """
+        self._check_open()
+        return self._syncing.sync()
+
+    @property
+    def state(self) -> str:
+        """`offline`, `syncing`, `in step` or `blocked: …`."""
+        return self._syncing.state
+
+    def on(self, event: EventName, callback: Callable[[Any], object]) -> Callable[[], None]:
+        """Call back after each commit that makes `event` happen.
+
+        Gives the function that ends the subscription. What a callback raises is logged.
+        """
+        return self._listeners.on(event, callback)
+
+    def _announce(self, tables: set[str], outcomes: list[Outcome]) -> None:
+        with self._news:
+            self._news.notify_all()
+        if tables:
+            self._listeners.emit("tables", tables)
+        for outcome in outcomes:
+            match outcome.state:
+                case "changed" | "rejected" | "parked" | "accepted":
+                    self._listeners.emit(outcome.state, outcome)
+
+    # ---- its end ----------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the database. Everything committed is kept; closing twice does no harm."""
+        if not self._closed:
+            self._closed = True
+            self._engine.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(f"the replica {self._database.path} is closed")
+
+    def __enter__(self) -> Replica:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Replica of {self._definition.name!r} in {self._database.path}>"

@@ -1,0 +1,465 @@
+"""Revising history: undo to where it parts, and replay everyone's actions in order.
+
+A revision is staged first, as changes to entries of the log, and then carried out within
+the caller's transaction (S1):
+
+1. The earliest order key that changes is where histories part.
+2. Everything from there on is undone, by the images that this replica kept itself.
+3. In order, each action runs again. For an action that the server has, what the run
+   produced is compared row by row with what is known, and `decide` chooses.
+
+What cannot be undone in order is never undone: the cost is that of the actions from the
+earliest change on (S2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from synchrotron.core.canonical import text_of
+from synchrotron.core.clock import FIRST, OrderKey
+from synchrotron.core.correction import Before, Decision, decide
+from synchrotron.core.ids import ActionId, Audience, Seq
+from synchrotron.core.patches import Patch, RowKey, Target
+from synchrotron.core.plan import FastForward, InStep, Rewind, make_plan
+from synchrotron.core.records import ActionRecord
+from synchrotron.errors import MachineError
+from synchrotron.replica.outcomes import Outcome, Reason, SetAside, outcome_of
+from synchrotron.replica.runner import Did, MissingParent, PointsNowhere, Runner
+from synchrotron.store.database import is_machine_error
+from synchrotron.store.log import Effect, Entry
+from synchrotron.store.rows import Image
+from synchrotron.store.state import State
+from synchrotron.store.store import Store
+
+
+class Attempt(NamedTuple):
+    """What running an action again gave."""
+
+    did: dict[Target, Did]
+    error: str | None = None
+    """It raised: it has no effect at that place in history (A7)."""
+    may_correct: bool = True
+    """False where its code is unknown here (S10), or a foreign key may point to a row
+    hidden from this user (A9): then what is known stands."""
+
+
+class Revised(NamedTuple):
+    """What carrying a revision out did."""
+
+    replayed: int
+    tables: set[str]
+    """The synced tables whose rows may have changed."""
+    outcomes: list[Outcome]
+    """Of own actions whose outcome is another now."""
+    left_out: list[tuple[ActionRecord, Target]]
+    """Known patches that could not be applied."""
+
+
+class Revision:
+    """Changes to history, staged by entry and carried out at once."""
+
+    def __init__(self, store: Store, runner: Runner, state: State) -> None:
+        self._store = store
+        self._runner = runner
+        self._log = store.log
+        self.state = state
+        self.set_aside = SetAside(store.writer)
+        self._entries: dict[int, Entry] = {}
+        self._changed: dict[int, Entry] = {}
+        self._added: dict[ActionId, Entry] = {}
+        self._removed: set[int] = set()
+        self._starts: list[OrderKey] = []
+        self._floor_rows: dict[Target, Image | None] = {}
+        self._left: set[Audience] = set()
+        self._outcomes: dict[int, Outcome] = {}
+        self._parked: list[Outcome] = []
+        self._next_own, self._next_other = store.log.next_positions()
+        self._next_own = max(self._next_own, state.n + 1)
+
+    # ---- staging ------------------------------------------------------------------
+
+    def find(self, record: ActionRecord) -> Entry | None:
+        """The entry of an action: at its place in the order, or under its id if it moved."""
+        if record.id in self._added:
+            return self._added[record.id]
+        entry = self._same(self._log.at(record.order_key))
+        if entry is not None and entry.record.id == record.id:
+            return entry
+        if record.client_id != self.state.client_id:
+            return None
+        return next((e for e in self.pending() if e.record.id == record.id), None)
+
+    def all(self) -> list[Entry]:
+        """Every entry of the log, in order."""
+        return self._present(self._log.since(FIRST))
+
+    def pending(self) -> list[Entry]:
+        return self._present(self._log.pending(self.state.pending_from))
+
+    def with_corrections(self) -> list[Entry]:
+        """Accepted actions with corrections to send."""
+        return self._present(self._log.unsent())
+
+    def touch(self, entry: Entry) -> None:
+        """History changes at this action: it and all after it are replayed."""
+        self._starts.append(entry.key)
+        self.keep(entry)
+
+    def keep(self, entry: Entry) -> None:
+        """Store the entry's changes; its effects on rows stay."""
+        self._changed[entry.position] = entry
+
+    def add(
+        self,
+        record: ActionRecord,
+        seq: Seq | None,
+        *,
+        own: bool = False,
+        position: int | None = None,
+    ) -> Entry:
+        """An action that was not in the log."""
+        entry = Entry(position or self._position(own), record, seq, {})
+        self._added[record.id] = entry
+        self._entries[entry.position] = entry
+        self._starts.append(entry.key)
+        self.state.knows(entry.key)
+        return entry
+
+    def move(self, entry: Entry, key: OrderKey) -> None:
+        """Another place in the order: a retry's stored one, or a fresh stamp."""
+        self.touch(entry)
+        entry.record = entry.record.moved(key)
+        self._starts.append(key)
+        self.state.knows(key)
+
+    def renew(self, entry: Entry, record: ActionRecord) -> None:
+        """The same run under another id: the file was restored or copied (O6)."""
+        self.remove(entry)
+        renewed = self.add(record, None, own=True)
+        renewed.effects = entry.effects
+
+    def next_n(self) -> int:
+        """The n and position that the next own action gets."""
+        return self._next_own
+
+    def remove(self, entry: Entry) -> None:
+        """Take an action out of the log and out of the rows; its n is not used again (O5)."""
+        self._starts.append(entry.key)
+        self._removed.add(entry.position)
+        self.state.n = max(self.state.n, entry.position)
+        self.state.knows(entry.key)
+
+    def park(self, entry: Entry, reason: Reason, detail: str | None) -> None:
+        """Set an own pending action aside: everything after it is replayed without it."""
+        self.remove(entry)
+        self.set_parked(entry.record, reason, detail)
+
+    def set_parked(self, record: ActionRecord, reason: Reason, detail: str | None) -> None:
+        """Keep a parked action, with why it is parked."""
+        outcome = Outcome(id=record.id, state="parked", reason=reason, detail=detail)
+        self.set_aside.put(record, outcome)
+        self._parked.append(outcome)
+
+    def put_below(self, target: Target, image: Image | None) -> None:
+        """A row as it stands at the floor, to be put under history (F2)."""
+        self._floor_rows[target] = image
+        self._starts.append(FIRST)
+
+    def leave(self, audience: Audience) -> None:
+        """Rows, patches and records of an audience disappear (F6)."""
+        self._left.add(audience)
+        self._starts.append(FIRST)
+
+    def restart(self, key: OrderKey = FIRST) -> None:
+        """Replay from here on, whatever else changes."""
+        self._starts.append(key)
+
+    def _position(self, own: bool) -> int:
+        if own:
+            position, self._next_own = self._next_own, self._next_own + 1
+        else:
+            position, self._next_other = self._next_other, self._next_other - 1
+        return position
+
+    def _same(self, entry: Entry | None) -> Entry | None:
+        """One object for one entry, however it was found; None if it was removed."""
+        if entry is None or entry.position in self._removed:
+            return None
+        return self._load(entry)
+
+    def _load(self, entry: Entry) -> Entry:
+        known = self._entries.get(entry.position)
+        if known is not None:
+            return known
+        if entry.own:  # as it was before the revision
+            self._outcomes[entry.position] = outcome_of(entry, None)
+        self._entries[entry.position] = entry
+        return entry
+
+    def _present(self, entries: Iterable[Entry]) -> list[Entry]:
+        return [same for entry in entries if (same := self._same(entry)) is not None]
+
+    # ---- carrying out --------------------------------------------------------------
+
+    def carry_out(self) -> Revised:
+        """Undo, replay and store. Raises `MachineError`; the caller then rolls back."""
+        match make_plan(self._starts, self._log.last_key()):
+            case InStep():
+                entries: list[Entry] = []
+                undone: list[Entry] = []
+                start = None
+            case FastForward(start):
+                undone, entries = [], sorted(self._added.values(), key=_key)
+            case Rewind(start):
+                undone = [self._load(entry) for entry in self._log.since(start)]
+                entries = [e for e in undone if e.position not in self._removed]
+                entries += self._added.values()
+        left_out: list[tuple[ActionRecord, Target]] = []
+        tables = self._undo(undone)
+        self._store_early(entries)
+        if start is not None:
+            self._put_floor_rows()
+            self._forget_left(entries)
+            entries.sort(key=_key)
+            left_out = self._replay(entries, start)
+        self._log.save(entries)
+        self.state.pending_from = self._lowest_pending()
+        tables.update(*(entry.tables() for entry in entries))
+        tables.update(target.table for target in self._floor_rows)
+        old = {entry.position for entry in undone}
+        replayed = sum(entry.position in old for entry in entries)
+        return Revised(replayed, tables, self._news(entries), left_out)
+
+    def _undo(self, entries: list[Entry]) -> set[str]:
+        """Put back, for each row, the image before the earliest of these actions."""
+        images: dict[RowKey, Image | None] = {}
+        for entry in entries:
+            for effect in entry.effects.values():
+                if effect.applied is not None:
+                    images.setdefault(effect.target.row, effect.before)
+        if images:
+            with self._store.rows.unchecked():
+                self._store.rows.write(images)
+        return {row.table for row in images}
+
+    def _store_early(self, replayed: list[Entry]) -> None:
+        """Store what is not replayed: standing is read from the log before the start."""
+        self._log.remove(self._removed)
+        later = {entry.position for entry in replayed}
+        gone = later | self._removed
+        self._log.save(e for e in self._changed.values() if e.position not in gone)
+
+    def _put_floor_rows(self) -> None:
+        rows = self._store.rows
+        images: dict[RowKey, Image | None] = {}
+        for audience in sorted(self._left):
+            images.update((row, None) for row in rows.in_audience(audience))
+        # A row leaves one audience before it appears in another.
+        for target, image in sorted(self._floor_rows.items(), key=lambda f: f[1] is not None):
+            found = rows.read(target.row)
+            if image is not None or (found is not None and found[1] == target.audience):
+                images[target.row] = image
+        if images:
+            with rows.unchecked():
+                rows.write(images)
+
+    def _forget_left(self, entries: list[Entry]) -> None:
+        if self._left:
+            for entry in entries:
+                entry.effects = {
+                    target: effect
+                    for target, effect in entry.effects.items()
+                    if target.audience not in self._left
+                }
+
+    def _lowest_pending(self) -> int:
+        pending = self._log.pending(self.state.pending_from)
+        lowest = min((entry.position for entry in pending), default=None)
+        return self._log.next_positions()[0] if lowest is None else lowest
+
+    # ---- replaying -----------------------------------------------------------------
+
+    def _replay(self, entries: list[Entry], start: OrderKey) -> list[tuple[ActionRecord, Target]]:
+        left_out: list[tuple[ActionRecord, Target]] = []
+        before = self._log.before(start, self.state.floor_seq, self.state.pending_from)
+        for entry in entries:
+            had_unsent = entry.unsent
+            attempt = self._attempt(entry, entries, start)
+            entry.error = attempt.error
+            if entry.pending:
+                self._take(entry, attempt)
+            else:
+                failed = self._settle(entry, attempt, before, had_unsent)
+                left_out += [(entry.record, target) for target in failed]
+            before = before.then(entry.newest, unsettled=entry.pending or entry.unsent)
+        return left_out
+
+    def _attempt(self, entry: Entry, entries: list[Entry], start: OrderKey) -> Attempt:
+        """Run an action again inside a savepoint, which is left open for the decision."""
+        record = entry.record
+        action = self._store.definition.actions.get((record.name, record.version))
+        self._store.writer.execute("SAVEPOINT synchrotron_replay")
+        if action is None or any(effect.foreign for effect in entry.effects.values()):
+            return Attempt({}, may_correct=False)
+        try:
+            _, did = self._runner.run(action, record, action.arguments(text_of(record.args)))
+        except BaseException as error:
+            if self._store.writer.in_transaction:
+                self._store.writer.execute("ROLLBACK TO synchrotron_replay")
+            if is_machine_error(error):
+                if isinstance(error, MachineError) or not isinstance(error, Exception):
+                    raise
+                raise MachineError(f"replaying {record.name}: {error!r}") from error
+            if isinstance(error, PointsNowhere) and not entry.pending:
+                known = any(self._known_missing(m, entry, entries, start) for m in error.missing)
+                if not known:
+                    return Attempt({}, may_correct=False)
+            return Attempt({}, error=f"{type(error).__name__}: {error}")
+        return Attempt(did)
+
+    def _known_missing(
+        self, missing: MissingParent, entry: Entry, entries: list[Entry], start: OrderKey
+    ) -> bool:
+        """Whether the replica knows that the row is missing there, and not merely hidden (A9).
+
+        It does if a patch above its floor deleted the row, or the insert it knew was removed.
+        """
+        if missing.made_here:
+            return True
+        table = self._store.schema.tables[missing.parent]
+        named = next((v for v in missing.values if isinstance(v, str)), None)
+        stored = self._log.mentioning(named or missing.parent, start)
+        for one in (*stored, *(e for e in entries if e.key < entry.key)):
+            for effect in one.effects.values():
+                if effect.table == table.name and table.denotes(
+                    effect.key, effect.before, missing.columns, missing.values
+                ):
+                    if effect.known is not None and effect.known.patch is None:
+                        return True
+                    if effect.applied is not None and effect.applied.op == "delete":
+                        return True
+        return False
+
+    def _take(self, entry: Entry, attempt: Attempt) -> None:
+        """An own pending action simply gets its new patches."""
+        did = attempt.did
+        if not attempt.may_correct:
+            # Its code is gone from this version: what it did before is all there is.
+            old = {t: e.applied for t, e in entry.effects.items() if e.applied is not None}
+            befores = self._apply(old)
+            did = {target: Did(old[target], befores[target]) for target in befores}
+        else:
+            self._store.writer.execute("RELEASE synchrotron_replay")
+        entry.effects = {
+            target: Effect(*target, applied=done.patch, before=done.before)
+            for target, done in did.items()
+        }
+
+    def _settle(
+        self, entry: Entry, attempt: Attempt, before: Before, had_unsent: bool
+    ) -> list[Target]:
+        """Choose, row by row, between the replay and what is known; give what was left out."""
+        did = attempt.did
+        decisions = {
+            target: self._decide(entry, target, attempt, before, had_unsent)
+            for target in (*did, *(t for t, e in entry.effects.items() if t not in did))
+        }
+        chosen = {t: d.patch for t, d in decisions.items() if d.patch is not None}
+        befores = {target: done.before for target, done in did.items()}
+        left_out: list[Target] = []
+        if chosen == {target: done.patch for target, done in did.items()}:
+            self._store.writer.execute("RELEASE synchrotron_replay")
+        else:
+            befores = self._apply(chosen)
+            left_out = [target for target in chosen if target not in befores]
+            for target in left_out:
+                decisions[target] = self._instead(entry, target, attempt, befores)
+        self._record_effects(entry, decisions, befores, did)
+        if any(effect.applied is not None for effect in entry.effects.values()):
+            entry.error = None  # it raised, and what is known won over that
+        return left_out
+
+    def _decide(
+        self, entry: Entry, target: Target, attempt: Attempt, before: Before, had_unsent: bool
+    ) -> Decision:
+        effect = entry.effects.get(target)
+        done = attempt.did.get(target)
+        return decide(
+            done.patch if done else None,
+            effect.known if effect else None,
+            before,
+            unsent=had_unsent,
+            may_correct=attempt.may_correct and not (effect is not None and effect.denied),
+            visible=target.audience in self.state.audiences,
+        )
+
+    def _apply(self, patches: dict[Target, Patch]) -> dict[Target, Image | None]:
+        """Instead of what the replay did, apply patches."""
+        self._store.writer.execute("ROLLBACK TO synchrotron_replay")
+        self._store.writer.execute("RELEASE synchrotron_replay")
+        here = {t: p for t, p in patches.items() if t.table in self._store.schema.tables}
+        if not here:
+            return {}
+        with self._store.rows.unchecked():
+            return self._store.rows.apply(here)
+
+    def _instead(
+        self,
+        entry: Entry,
+        target: Target,
+        attempt: Attempt,
+        befores: dict[Target, Image | None],
+    ) -> Decision:
+        """A known patch that cannot be applied gives standing: the replay's own stands."""
+        effect = entry.effects.get(target)
+        known = effect.known if effect else None
+        if not attempt.may_correct or (effect is not None and effect.denied):
+            return Decision(None, False)
+        done = attempt.did.get(target)
+        patch = done.patch if done else None
+        if patch is not None and (known is None or patch != known.patch):
+            with self._store.rows.unchecked():
+                befores.update(self._store.rows.apply({target: patch}))
+        applied = patch if target in befores else None
+        return Decision(applied, applied != (known.patch if known else None))
+
+    def _record_effects(
+        self,
+        entry: Entry,
+        decisions: dict[Target, Decision],
+        befores: dict[Target, Image | None],
+        did: dict[Target, Did],
+    ) -> None:
+        first_seen = b"" if entry.own else None
+        effects = {}
+        for target, (patch, correction) in decisions.items():
+            effect = entry.effects.get(target)
+            if effect is None:
+                effect = Effect(*target, accepted=first_seen)
+            effect.applied = patch
+            effect.before = befores.get(target) if patch is not None else None
+            effect.unsent = correction
+            effect.overruled = not correction and patch != (
+                did[target].patch if target in did else None
+            )
+            effects[target] = effect
+        entry.effects = effects
+
+    # ---- what is new ---------------------------------------------------------------
+
+    def _news(self, replayed: list[Entry]) -> list[Outcome]:
+        """Own actions whose outcome is another than before."""
+        entries = {entry.position: entry for entry in replayed} | self._changed
+        news = list(self._parked)
+        for position, entry in entries.items():
+            if entry.own and position not in self._removed:
+                now = outcome_of(entry, None)
+                if now != self._outcomes.get(position):
+                    news.append(now)
+        return news
+
+
+def _key(entry: Entry) -> OrderKey:
+    return entry.key

@@ -1,0 +1,242 @@
+"""Running one action on the database: at first, and again on every replay.
+
+The caller owns the transaction, and rolls back what an action did before it raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, NoReturn
+
+import apsw
+
+from synchrotron.app.action import Action, Arguments
+from synchrotron.app.context import Context, Parameters
+from synchrotron.app.row import Row
+from synchrotron.app.schema import ForeignKey, Table
+from synchrotron.core.ids import Audience
+from synchrotron.core.patches import DELETE, Patch, RowKey, Target, insert, update
+from synchrotron.core.records import ActionRecord
+from synchrotron.errors import (
+    AudienceRefused,
+    ConstraintError,
+    ForeignKeyError,
+    KeyRefused,
+    MachineError,
+    StatementRefused,
+)
+from synchrotron.store.capture import Change, Full
+from synchrotron.store.database import MACHINE
+from synchrotron.store.store import Store
+
+
+class Did(NamedTuple):
+    """What a run did to one row."""
+
+    patch: Patch
+    before: tuple[Any, ...] | None
+    """The image before, None where there was no row."""
+
+
+class MissingParent(NamedTuple):
+    """A foreign key that points to no row."""
+
+    child: RowKey
+    parent: str
+    columns: tuple[str, ...]
+    values: tuple[Any, ...]
+    """In stored form."""
+    made_here: bool
+    """The action itself took the parent away from a child that is here."""
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{c} = {v!r}" for c, v in zip(self.columns, self.values, strict=True))
+        return f"{self.child} points to {self.parent} with {named}, which is not there"
+
+
+class PointsNowhere(ForeignKeyError):
+    """A foreign key error, with what is missing (A9)."""
+
+    def __init__(self, missing: list[MissingParent]) -> None:
+        super().__init__("; ".join(map(str, missing)) or "a foreign key points to no row")
+        self.missing = missing
+
+
+class Runner:
+    """Runs actions. It is what their contexts execute SQL on."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._statements = store.statements
+        self._failure: MachineError | None = None
+
+    def run(
+        self, action: Action[Any, Any], record: ActionRecord, arguments: Arguments
+    ) -> tuple[Any, dict[Target, Did]]:
+        """Run an action; give its result and what it did.
+
+        Raises what the action raises, `RefusedInAction` for what it may not do, and
+        `MachineError`, also where the action swallowed it (A7).
+        """
+        store = self._store
+        context = Context(record, self)
+        self._failure = None
+        store.enter(context)
+        store.capture.start()
+        try:
+            result = action.call(context, arguments)
+        except Exception:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+        finally:
+            store.capture.stop()
+            store.leave()
+        if self._failure is not None:
+            raise self._failure
+        changes = store.capture.changes()
+        if store.database.unresolved_foreign_keys():
+            raise PointsNowhere(self._missing_parents(changes))
+        return result, dict(_did(record, change) for change in changes)
+
+    # ---- what a context executes --------------------------------------------------
+
+    def execute(self, sql: str, params: Parameters = ()) -> list[Row]:
+        try:
+            return self._statements.execute(sql, params)
+        except apsw.Error as error:
+            self._explain(error)
+        except (MemoryError, RecursionError) as error:
+            self._fail(error)
+
+    def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
+        try:
+            self._statements.executemany(sql, rows)
+        except apsw.Error as error:
+            self._explain(error)
+        except (MemoryError, RecursionError) as error:
+            self._fail(error)
+
+    def has_table(self, name: str) -> bool:
+        return name in self._store.schema.tables
+
+    def _explain(self, error: apsw.Error) -> NoReturn:
+        if isinstance(error, MACHINE) or not self._store.writer.in_transaction:
+            self._fail(error)
+        if not isinstance(error, apsw.ConstraintError):
+            raise StatementRefused(f"SQLite refuses the statement: {error}") from error
+        text = str(error)
+        if self._is_local(error, text):
+            self._fail(error)
+        if text.startswith("NOT NULL") and self._names_key(text):
+            raise KeyRefused(
+                f"{text}: give every column of a primary key a value; a key of one TEXT or UUID "
+                "column may be left out of the INSERT, and then gets ctx.new_id of its table"
+            ) from error
+        raise ConstraintError(text) from error
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        self._failure = MachineError(f"{type(error).__name__}: {error}")
+        self._failure.__cause__ = error
+        raise self._failure
+
+    def _is_local(self, error: apsw.ConstraintError, text: str) -> bool:
+        """Whether a local trigger failed: RAISE, or a constraint of a local table."""
+        if getattr(error, "extendedresult", 0) == apsw.SQLITE_CONSTRAINT_TRIGGER:
+            return True
+        table = text.rpartition(": ")[2].partition(".")[0]
+        return table in self._store.definition.local.names
+
+    def _names_key(self, text: str) -> bool:
+        table, _, column = text.rpartition(": ")[2].partition(".")
+        found = self._store.schema.tables.get(table)
+        return found is not None and column in found.key
+
+    # ---- foreign keys at the end of the action (A9) --------------------------------
+
+    def _missing_parents(self, changes: list[Change]) -> list[MissingParent]:
+        found = []
+        for change in changes:
+            if change.new is not None:
+                for key in change.table.foreign_keys:
+                    found += self._orphan(change.table, change.new, key)
+            if change.old is not None:
+                found += self._orphaned_by(change.table, change.old)
+        return found
+
+    def _orphan(self, child: Table, row: Full, key: ForeignKey) -> list[MissingParent]:
+        values = tuple(row[child.position(column)] for column in key.columns)
+        if None in values or self._exists(key.parent, key.parent_columns, values):
+            return []
+        return [
+            MissingParent(
+                RowKey(child.name, child.key_of(row)), key.parent, key.parent_columns, values, False
+            )
+        ]
+
+    def _orphaned_by(self, parent: Table, old: Full) -> list[MissingParent]:
+        found = []
+        for child in self._store.schema.tables.values():
+            for key in child.foreign_keys:
+                if key.parent != parent.name:
+                    continue
+                values = tuple(old[parent.position(column)] for column in key.parent_columns)
+                if self._exists(parent.name, key.parent_columns, values):
+                    continue
+                where = " AND ".join(f"{column} = ?" for column in key.columns)
+                for row in self._store.writer.execute(
+                    f"SELECT * FROM {child.name} WHERE {where} LIMIT 1", values
+                ):
+                    found.append(
+                        MissingParent(
+                            RowKey(child.name, child.key_of(row)),
+                            parent.name,
+                            key.parent_columns,
+                            values,
+                            True,
+                        )
+                    )
+        return found
+
+    def _exists(self, table: str, columns: tuple[str, ...], values: tuple[Any, ...]) -> bool:
+        where = " AND ".join(f"{column} = ?" for column in columns)
+        sql = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {where})"
+        return bool(self._store.writer.execute(sql, values).get)
+
+
+def _did(record: ActionRecord, change: Change) -> tuple[Target, Did]:
+    """A change as a patch, checked: values in form (A5), audiences kept (A10, A11)."""
+    table, old, new = change
+    if new is not None:
+        table.check_image(new)
+    full = old if new is None else new
+    assert full is not None
+    row = RowKey(table.name, table.key_of(full))
+    audience = Audience(full[table.audience_position])
+    if old is not None and new is not None and old[table.audience_position] != audience:
+        raise AudienceRefused(
+            f"{row} would move from audience {old[table.audience_position]} to {audience}: "
+            "delete it and insert it under a new key"
+        )
+    if record.audiences is not None and audience not in record.audiences:
+        raise AudienceRefused(
+            f"{row} lies in audience {audience}, but action {record.name} declares "
+            f"{', '.join(record.audiences) or 'none'}: declare it too, or leave that row alone"
+        )
+    before = table.image(old) if old is not None else None
+    patch = _patch(table, before, table.image(new) if new is not None else None)
+    return Target(table.name, row.key, audience), Did(patch, before)
+
+
+def _patch(table: Table, before: tuple[Any, ...] | None, after: tuple[Any, ...] | None) -> Patch:
+    if after is None:
+        return DELETE
+    values = table.values(after)
+    if before is None:
+        return insert(values)
+    changed = {
+        column.name
+        for column, old, new in zip(table.columns, before, after, strict=True)
+        if old != new or type(old) is not type(new)
+    }
+    return update({name: value for name, value in values.items() if name in changed})

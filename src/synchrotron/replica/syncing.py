@@ -1,0 +1,101 @@
+"""Syncing: one exchange after another, until the replica is in step with the server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from synchrotron.errors import Blocked, UsageError
+from synchrotron.replica.engine import Engine
+from synchrotron.replica.events import Listeners, SyncReport, logger
+from synchrotron.replica.exchange import Next, Taken
+from synchrotron.replica.outcomes import Outcome
+from synchrotron.replica.transport import Transport
+
+ROUNDS_MAX = 1_000
+
+Announce = Callable[[set[str], list[Outcome]], None]
+"""Told of each commit: the tables that changed, and outcomes that are new."""
+
+
+class Syncing:
+    """When to exchange what. One sync at a time; its database lock is free while waiting."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport | None,
+        listeners: Listeners,
+        announce: Announce,
+    ) -> None:
+        self.state = "offline"
+        self._engine = engine
+        self._transport = transport
+        self._listeners = listeners
+        self._announce = announce
+        self._turn = threading.Lock()
+
+    def sync(self) -> SyncReport:
+        """Exchange until in step. Raises `SyncError`; what was not sent stays queued."""
+        if self._transport is None:
+            raise UsageError("there is no server: open the replica with server=… or transport=…")
+        with self._turn:
+            self._enter("syncing")
+            report = SyncReport()
+            try:
+                ended = self._exchange_all(self._transport, report)
+            except Blocked as error:
+                self._block(str(error))
+                raise
+            except BaseException:
+                self._enter("offline")
+                raise
+            if ended.wait_ms is None:
+                self._enter("in step")
+            else:
+                self._block("an order key runs ahead of the server's clock, and waits for it")
+        self._listeners.emit("synced", report)
+        return report
+
+    def _exchange_all(self, transport: Transport, report: SyncReport) -> Next:
+        next = Next(again=True, rebase=not self._engine.state().bootstrapped)
+        while next.again:
+            if report.rounds >= ROUNDS_MAX:
+                raise Blocked(f"no rest after {ROUNDS_MAX} exchanges")
+            taken = self._exchange(transport, next)
+            report.add(taken.report)
+            self._tell(taken)
+            next = taken.next
+            if next.again and next.wait_ms is not None:
+                transport.wait(next.wait_ms)
+        if next.blocked is not None:
+            raise Blocked(next.blocked)
+        return next
+
+    def _exchange(self, transport: Transport, next: Next) -> Taken:
+        if next.rebase:
+            wish = self._engine.ask_snapshot(new_epoch=next.new_epoch)
+            chunks = transport.snapshot(wish)
+            return self._engine.take_snapshot(wish, chunks, new_epoch=next.new_epoch)
+        request = self._engine.ask(upload=next.upload)
+        return self._engine.take(request, transport.exchange(request))
+
+    def _tell(self, taken: Taken) -> None:
+        logger.info("exchange: %s", taken.report)
+        for record, target in taken.left_out:
+            logger.warning(
+                "action %s %s: what is known of it on %s cannot be applied here",
+                record.name,
+                record.id,
+                target.row,
+            )
+        self._announce(taken.tables, taken.outcomes)
+
+    def _block(self, reason: str) -> None:
+        self._enter(f"blocked: {reason}")
+        self._listeners.emit("blocked", reason)
+
+    def _enter(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            self._listeners.emit("state", state)

@@ -1,0 +1,89 @@
+"""Capture: what one action changed, netted per row (A8).
+
+SQLite's preupdate hook tells of every change, by cascades and REPLACE too, before it is
+made. The first old image of each row is kept; at the end of the action each touched row
+is read once and compared with it. So a savepoint rolled back inside the action, or a row
+inserted and deleted again, leaves nothing. Rows are keyed by primary key, since tables
+WITHOUT ROWID give the hook no other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import apsw
+
+from synchrotron.app.schema import Schema, Table
+
+Full = tuple[Any, ...]
+"""A row in stored form, with its generated columns, in SQLite's column order."""
+
+
+class Change(NamedTuple):
+    """The net change of one row; None for no row."""
+
+    table: Table
+    old: Full | None
+    new: Full | None
+
+
+class Capture:
+    """Watches the writing connection while an action runs."""
+
+    def __init__(self, connection: apsw.Connection, schema: Schema) -> None:
+        self._connection = connection
+        self._tables = schema.tables
+        self._active = False
+        self._first: dict[tuple[str, Full], Full | None] = {}
+        self._failure: BaseException | None = None
+        self._select = {
+            table.name: f"SELECT * FROM {table.name} WHERE "
+            + " AND ".join(f"{column} = ?" for column in table.key)
+            for table in schema.tables.values()
+        }
+        # Installed also while no action runs: a DELETE without WHERE that was prepared
+        # without a hook would later empty its table unseen.
+        connection.preupdate_hook(self._seen)
+
+    def start(self) -> None:
+        """Capture from here to `stop()`; then `changes()` gives the net result."""
+        self._first, self._failure = {}, None
+        self._active = True
+
+    def stop(self) -> None:
+        self._active = False
+
+    def _seen(self, update: apsw.PreUpdate) -> None:
+        if not self._active:
+            return
+        try:
+            table = self._tables.get(update.table_name)
+            if table is None or update.database_name != "main":
+                return
+            old, new = update.old, update.new
+            if old is not None:
+                key = tuple([old[p] for p in table.key_positions])
+                self._first.setdefault((table.name, key), old)
+            if new is not None:
+                key = tuple([new[p] for p in table.key_positions])
+                self._first.setdefault((table.name, key), None)
+        except BaseException as error:
+            # The statement fails with it; an action that swallows that fails all the same.
+            self._failure = error
+            raise
+
+    def changes(self) -> list[Change]:
+        """Every row that is now other than before, in the order of first touch."""
+        if self._failure is not None:
+            raise self._failure
+        found = []
+        for (name, key), old in self._first.items():
+            new = self._connection.execute(self._select[name], key).fetchone()
+            if not same_row(old, new):
+                found.append(Change(self._tables[name], old, new))
+        return found
+
+
+def same_row(a: Full | None, b: Full | None) -> bool:
+    """Whether two images are the same, types included: Python's == calls 1 and 1.0 equal."""
+    return a == b and (a is None or b is None or list(map(type, a)) == list(map(type, b)))

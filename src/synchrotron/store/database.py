@@ -1,0 +1,255 @@
+"""One SQLite file: its connections, its transactions, and whose fault an error is.
+
+A single connection writes. Queries have connections of their own, which read the last
+commit and never wait (WAL). `synchronous` is NORMAL: a killed process loses nothing
+committed. What leaves the machine is first flushed by a durable transaction (O7).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import apsw
+
+from synchrotron.errors import DamagedFile, MachineError, NewerFile, NotAReplica
+
+MEMORY = ":memory:"
+BUSY_TIMEOUT_MS = 10_000
+APPLICATION_ID = 0x53796E63  # "Sync"
+FORMAT = 1
+_JULIAN_EPOCH_MS = 210866760000000  # 1970-01-01 in SQLite's count of Julian milliseconds
+_ids = itertools.count(1)
+
+# Failures of the machine: never part of history (A7).
+MACHINE = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.NoMemError,
+    apsw.ReadOnlyError,
+    apsw.IOError,
+    apsw.CorruptError,
+    apsw.FullError,
+    apsw.CantOpenError,
+    apsw.ProtocolError,
+    apsw.NotADBError,
+    apsw.InterruptError,
+    apsw.AbortError,
+    MemoryError,
+    RecursionError,
+)
+
+
+def is_machine_error(error: BaseException) -> bool:
+    """Whether an error says something of this machine, not of the application's rules.
+
+    An `OSError` counts if the operating system raised it; `raise PermissionError("…")`
+    in an action is the application's own word.
+    """
+    if isinstance(error, OSError):
+        return error.errno is not None
+    return isinstance(error, (*MACHINE, MachineError)) or not isinstance(error, Exception)
+
+
+class machine_errors:
+    """Raises SQLite's failures of the machine as `MachineError` or `DamagedFile`.
+
+    A class, since a generator's context manager costs three times as much, on every run.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            raise DamagedFile(
+                f"{self._doing}: the database file is damaged ({error}). Restore it from a copy, "
+                "or move it away and open a new one: what was synced comes back from the server"
+            ) from error
+        if isinstance(error, MACHINE):
+            raise MachineError(f"{self._doing}: {error or type(error).__name__}") from error
+
+
+class ActionClock(apsw.VFS):  # type: ignore[misc,unused-ignore]
+    """The default VFS with another clock: what SQL calls 'now' is the running action's."""
+
+    def __init__(self) -> None:
+        self.name = f"synchrotron-{os.getpid()}-{next(_ids)}"
+        self.now_ms = 0
+        super().__init__(self.name, "")
+
+    def xCurrentTimeInt64(self) -> int:
+        return _JULIAN_EPOCH_MS + self.now_ms
+
+
+class Transaction:
+    """See `Database.transaction`."""
+
+    __slots__ = ("_database", "_durable", "_execute")
+
+    def __init__(self, database: Database, durable: bool) -> None:
+        self._database = database
+        self._durable = durable
+        self._execute = database.writer.execute
+
+    def __enter__(self) -> None:
+        if self._durable:
+            self._execute("PRAGMA synchronous = FULL")
+        try:
+            self._execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            self._restore()
+            if isinstance(error, MACHINE):
+                raise MachineError(f"waiting for the database: {error}") from error
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        try:
+            if error is None:
+                self._commit()
+            else:
+                self._rollback()
+        finally:
+            self._restore()
+        if isinstance(error, MACHINE):
+            raise MachineError(f"the transaction was rolled back: {error}") from error
+
+    def _commit(self) -> None:
+        try:
+            self._execute("COMMIT")
+        except BaseException as error:
+            self._rollback()
+            if isinstance(error, MACHINE):
+                raise MachineError(f"the transaction was rolled back: {error}") from error
+            raise
+
+    def _rollback(self) -> None:
+        if self._database.writer.in_transaction:
+            with suppress(apsw.Error):
+                self._execute("ROLLBACK")
+        self._database.enforce_foreign_keys(True)
+
+    def _restore(self) -> None:
+        if self._durable:
+            self._execute("PRAGMA synchronous = NORMAL")
+
+
+class Database:
+    """The connections to one file, or to a database in memory that nothing outlives."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.in_memory = self.path == MEMORY
+        self.clock = ActionClock()
+        self._readers: list[apsw.Connection] = []
+        self._reader_made: Callable[[apsw.Connection], None] = lambda connection: None
+        self._lock = threading.Lock()
+        self.foreign_keys = True
+        with machine_errors(f"opening {self.path}"):
+            self.writer = apsw.Connection(self.path, vfs=self.clock.name)
+        try:
+            with machine_errors(f"opening {self.path}"):
+                self.is_new = self._identify()
+                self._configure(self.writer)
+        except BaseException:
+            self.close()
+            raise
+
+    def _identify(self) -> bool:
+        """Whether the file is still empty. Nothing is changed before this is known."""
+        get = self.writer.execute
+        application: int = get("PRAGMA application_id").get
+        format: int = get("PRAGMA user_version").get
+        if application == 0 and format == 0 and not get("SELECT count(*) FROM sqlite_master").get:
+            return True
+        if application != APPLICATION_ID:
+            raise NotAReplica(
+                f"{self.path} is a database of another program: give the replica a file of its own"
+            )
+        if format > FORMAT:
+            raise NewerFile(
+                f"{self.path} has format {format}, and this version of pysynchrotron knows "
+                f"{FORMAT}: upgrade it"
+            )
+        return False
+
+    def make_ours(self) -> None:
+        """Mark an empty file as a replica's."""
+        self.writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self.writer.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def _configure(self, connection: apsw.Connection) -> None:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1)
+        # The file's own triggers only guard it against foreign programs.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+        connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+
+    # ---- transactions -------------------------------------------------------------
+
+    def transaction(self, *, durable: bool = False) -> Transaction:
+        """A writing transaction: commits at the end, rolls back on any error.
+
+        `durable`: its commit, and so every one before it, is on the disk when it ends.
+        """
+        return Transaction(self, durable)
+
+    def enforce_foreign_keys(self, on: bool) -> None:
+        """Switch foreign keys, also inside a transaction.
+
+        Off while patches are applied or undone: rows may point to ones that this user
+        does not see. The switch expires every prepared statement, so it is made per
+        phase, never per row.
+        """
+        if on is not self.foreign_keys:
+            self.writer.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, int(on))
+            self.foreign_keys = on
+
+    def unresolved_foreign_keys(self) -> bool:
+        """Whether this transaction has left a foreign key pointing nowhere."""
+        return self.writer.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0] != 0
+
+    # ---- readers ------------------------------------------------------------------
+
+    def on_reader(self, made: Callable[[apsw.Connection], None]) -> None:
+        """Call `made` with every connection that is opened for queries."""
+        self._reader_made = made
+
+    @contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """A connection for one query. In memory, the caller holds the writer's lock."""
+        if self.in_memory:
+            yield self.writer
+            return
+        with self._lock:
+            reader = self._readers.pop() if self._readers else None
+        if reader is None:
+            with machine_errors(f"opening {self.path}"):
+                reader = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE)
+                reader.set_busy_timeout(BUSY_TIMEOUT_MS)
+                reader.execute("PRAGMA temp_store = MEMORY")
+            self._reader_made(reader)
+        try:
+            yield reader
+        finally:
+            with self._lock:
+                self._readers.append(reader)
+
+    def close(self) -> None:
+        for connection in (*self._readers, self.writer):
+            connection.close()
+        self._readers.clear()
+        self.clock.unregister()

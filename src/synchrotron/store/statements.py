@@ -1,0 +1,193 @@
+"""Statements that come from outside: checked once, then run.
+
+Before a statement runs for the first time on a connection it is compiled for inspection:
+that it is one statement, what it touches (judged by the connection's rules), and which of
+its columns are plain columns of synced tables, to be read back as their Python types.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import apsw
+
+from synchrotron.app.context import Parameters
+from synchrotron.app.row import Row
+from synchrotron.app.schema import Schema
+from synchrotron.app.types import bind
+from synchrotron.errors import QueryError, StatementRefused, SynchrotronError
+from synchrotron.store.guard import WRITES, Rules
+
+_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_STRINGS = re.compile(r"'(?:[^']|'')*'")
+_OR_ROLLBACK = re.compile(r"\bOR\s+ROLLBACK\b", re.IGNORECASE)
+CACHE_MAX = 1024
+
+
+class Statement(NamedTuple):
+    """What is known of a statement's text."""
+
+    positions: dict[str, int]
+    """Column name to position; empty where it gives no rows."""
+    converters: tuple[Callable[[Any], Any] | None, ...] | None
+    """By position, for plain columns whose Python form differs; None if there are none."""
+    reads: frozenset[str]
+    """The tables it reads."""
+    writes: frozenset[str]
+
+
+class Inspection(NamedTuple):
+    """What compiling a statement showed."""
+
+    text: str
+    """The first statement of what was given."""
+    columns: tuple[Any, ...]
+    """SQLite's description: name, declared type, database, table and origin column each."""
+    reads: frozenset[str]
+    writes: frozenset[str]
+
+
+class Inspector:
+    """Compiles statements on one connection without running them.
+
+    Its authorizer is installed for good, since setting one expires every prepared
+    statement; outside an inspection it allows everything.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self._rules: Rules | None = None
+        self._refusal: SynchrotronError | None = None
+        self._reads: set[str] = set()
+        self._writes: set[str] = set()
+        connection.authorizer = self._authorize
+
+    def inspect(self, sql: str, bindings: Any, rules: Rules) -> Inspection:
+        """Raises what the rules refuse, and `QueryError` where there is no statement."""
+        found: list[tuple[str, Any]] = []
+
+        def first_step(cursor: apsw.Cursor, text: str, _: Any) -> bool:
+            found.append((text, cursor.description_full))
+            return False  # do not run it
+
+        cursor = self.connection.cursor()
+        cursor.exec_trace = first_step
+        self._refusal, self._reads, self._writes, self._rules = None, set(), set(), rules
+        try:
+            cursor.execute(sql, bindings, can_cache=False)
+        except apsw.ExecTraceAbort:
+            pass
+        except (apsw.AuthError, apsw.SQLError) as error:
+            raise self._refusal or error from None
+        finally:
+            self._rules = None
+        if not found:
+            raise QueryError("there is no statement to run")
+        text, columns = found[0]
+        return Inspection(text, columns, frozenset(self._reads), frozenset(self._writes))
+
+    def _authorize(
+        self, operation: int, first: str | None, second: str | None, db: str | None, by: str | None
+    ) -> int:
+        if self._rules is None:
+            return apsw.SQLITE_OK
+        if operation == apsw.SQLITE_READ and first:
+            self._reads.add(first)
+        elif operation in WRITES and first:
+            self._writes.add(first)
+        refusal = self._rules(operation, first, second, by)
+        if refusal is None:
+            return apsw.SQLITE_OK
+        self._refusal = self._refusal or refusal
+        return apsw.SQLITE_DENY
+
+
+class Statements:
+    """Statements under one set of rules, each inspected once."""
+
+    def __init__(self, inspector: Inspector, schema: Schema, rules: Rules) -> None:
+        self._inspector = inspector
+        self._connection = inspector.connection
+        self._schema = schema
+        self._rules = rules
+        self._known: dict[str, Statement] = {}
+
+    def execute(self, sql: str, params: Parameters = ()) -> list[Row]:
+        """Run one statement and give its rows."""
+        bindings = bind_all(params)
+        statement = self._known.get(sql) or self.inspect(sql, bindings)
+        rows = self._connection.execute(sql, bindings)
+        if not statement.positions:
+            for _ in rows:  # steps a write to its end
+                pass
+            return []
+        positions, converters = statement.positions, statement.converters
+        if converters is None:
+            return [Row(positions, values) for values in rows]
+        return [Row(positions, _convert(converters, values)) for values in rows]
+
+    def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Run one writing statement once for each of `rows`."""
+        bindings = [bind_all(row) for row in rows]
+        if not bindings:
+            return
+        statement = self._known.get(sql) or self.inspect(sql, bindings[0])
+        if statement.positions:
+            raise StatementRefused("executemany gives no rows: use execute for each instead")
+        self._connection.executemany(sql, bindings)
+
+    def inspect(self, sql: str, bindings: Any = ()) -> Statement:
+        """Compile a statement without running it. Raises what the rules refuse."""
+        inspection = self._inspector.inspect(sql, bindings, self._rules)
+        if _COMMENTS.sub("", sql[len(inspection.text) :]).strip(" \t\r\n;"):
+            raise QueryError(
+                f"one statement at a time; after {inspection.text.strip()!r} comes another"
+            )
+        if _OR_ROLLBACK.search(_STRINGS.sub("", _COMMENTS.sub("", sql))):
+            raise StatementRefused("OR ROLLBACK would end the transaction: leave it out")
+        statement = self._describe(inspection)
+        if len(self._known) >= CACHE_MAX:
+            self._known.clear()
+        self._known[sql] = statement
+        return statement
+
+    def _describe(self, inspection: Inspection) -> Statement:
+        names = [column[0] for column in inspection.columns]
+        positions = {name: i for i, name in enumerate(names)}
+        if len(positions) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise QueryError(f"two columns are named {twice!r}: give one another name with AS")
+        converters = tuple(self._converter(*column[2:]) for column in inspection.columns)
+        return Statement(
+            positions,
+            converters if any(converters) else None,
+            inspection.reads,
+            inspection.writes,
+        )
+
+    def _converter(
+        self, database: str | None, table: str | None, column: str | None
+    ) -> Callable[[Any], Any] | None:
+        if database != "main" or table not in self._schema.tables:
+            return None
+        return self._schema.tables[table].reader(column)
+
+
+def bind_all(params: Parameters) -> Any:
+    """Parameters in the forms that SQLite is given."""
+    if isinstance(params, Mapping):
+        return {name: bind(value) for name, value in params.items()}
+    if isinstance(params, str | bytes):
+        raise QueryError("parameters are a sequence: write (value,) for a single one")
+    return tuple(map(bind, params))
+
+
+def _convert(
+    converters: tuple[Callable[[Any], Any] | None, ...], values: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    return tuple(
+        value if convert is None or value is None else convert(value)
+        for convert, value in zip(converters, values, strict=True)
+    )

@@ -1,0 +1,207 @@
+"""A replica's database, put together: opened, checked, installed, guarded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from importlib import resources
+from typing import Any
+
+import apsw
+
+from synchrotron.app.context import Context
+from synchrotron.app.definition import Definition
+from synchrotron.core.clock import to_ms
+from synchrotron.core.ids import ClientId, Entropy, new_client_id
+from synchrotron.errors import MachineError, NewerFile, OtherApplication
+from synchrotron.store import local
+from synchrotron.store.capture import Capture
+from synchrotron.store.database import Database, machine_errors
+from synchrotron.store.guard import action_rules, guard_triggers, query_rules
+from synchrotron.store.log import Log
+from synchrotron.store.rows import Rows
+from synchrotron.store.state import State, make_state, read_state, write_state
+from synchrotron.store.statements import Inspector, Statements
+
+_SPACE = re.compile(r"--[^\n]*|\s+")
+
+
+class Store:
+    """One local database with everything that works on it."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        path: str | os.PathLike[str],
+        *,
+        entropy: Entropy,
+        client_id: ClientId | None = None,
+        user: str = "",
+    ) -> None:
+        self.definition = definition
+        self.schema = definition.schema
+        self.database = Database(path)
+        self.writer = self.database.writer
+        self._context: Context | None = None
+        try:
+            with machine_errors(f"opening {self.database.path}"):
+                self._register_functions()
+                self._install(entropy, client_id, user)
+        except BaseException:
+            self.database.close()
+            raise
+        self._rules = query_rules(definition.schema, definition.local)
+        inspector = Inspector(self.writer)
+        self.statements = Statements(
+            inspector, self.schema, action_rules(self.schema, definition.local)
+        )
+        self._queries = {self.writer: Statements(inspector, self.schema, self._rules)}
+        self.database.on_reader(self._adopt_reader)
+        self.capture = Capture(self.writer, self.schema)
+        self.rows = Rows(self.database, self.schema)
+        self.log = Log(self.writer)
+
+    def read_state(self) -> State:
+        return read_state(self.writer)
+
+    def write_state(self, state: State) -> None:
+        write_state(self.writer, state)
+
+    def queries(self, connection: apsw.Connection) -> Statements:
+        """The statements of a connection for queries."""
+        return self._queries[connection]
+
+    def _adopt_reader(self, connection: apsw.Connection) -> None:
+        self._queries[connection] = Statements(Inspector(connection), self.schema, self._rules)
+
+    def close(self) -> None:
+        self._queries.clear()
+        self.database.close()
+
+    # ---- SQL's own clock, dice and ids inside an action (A3) ----------------------
+
+    def enter(self, context: Context) -> None:
+        """From here on SQL's clock, dice and new ids are this context's."""
+        self._context = context
+        self.database.clock.now_ms = to_ms(context.now)
+
+    def leave(self) -> None:
+        if self._context is not None:
+            self._context._end()
+        self._context = None
+
+    @property
+    def in_action(self) -> bool:
+        return self._context is not None
+
+    def _register_functions(self) -> None:
+        add = self.writer.create_scalar_function
+        add("synchrotron_new_id", self._new_id, 1)
+        add("random", self._random, 0)
+        add("randomblob", self._randomblob, 1)
+
+    def _new_id(self, *table: Any) -> str:
+        return self._running().new_id(table[0])
+
+    def _random(self, *_: Any) -> int:
+        return self._running().random.getrandbits(64) - 2**63
+
+    def _randomblob(self, *length: Any) -> bytes:
+        return self._running().random.randbytes(max(int(length[0]), 1))
+
+    def _running(self) -> Context:
+        if self._context is None:
+            raise MachineError("an action's SQL function was called outside an action")
+        return self._context
+
+    # ---- opening ------------------------------------------------------------------
+
+    def _install(self, entropy: Entropy, client_id: ClientId | None, user: str) -> None:
+        definition = self.definition
+        with self.database.transaction():
+            if self.database.is_new:
+                # Another process may have been faster.
+                self.database.is_new = not _exists(self.writer, "synchrotron_replica")
+            if self.database.is_new:
+                self._create(State(definition.name, client_id or new_client_id(entropy), user))
+            state = read_state(self.writer)
+            self._check(state)
+            if state.migrations < len(definition.migrations):
+                self._migrate(state)
+            self._install_local(state)
+            write_state(self.writer, state)
+
+    def _create(self, state: State) -> None:
+        for statement in _script("replica.sql"):
+            self.writer.execute(statement)
+        self.database.make_ours()
+        for statement in self.schema.statements:
+            self.writer.execute(statement)
+        for trigger in guard_triggers(self.schema):
+            self.writer.execute(trigger)
+        state.migrations = len(self.definition.migrations)
+        state.tables = self._fingerprint(state.migrations)
+        state.local = "none"
+        make_state(self.writer, state)
+
+    def _check(self, state: State) -> None:
+        path, definition = self.database.path, self.definition
+        if state.app != definition.name:
+            raise OtherApplication(
+                f"{path} belongs to application {state.app!r}, not {definition.name!r}"
+            )
+        if state.migrations > len(definition.migrations):
+            raise NewerFile(
+                f"{path} has seen {state.migrations} migrations of {definition.name!r}, and this "
+                f"version has {len(definition.migrations)}: upgrade the application"
+            )
+        if state.tables != self._fingerprint(state.migrations):
+            raise OtherApplication(
+                f"{path}: its tables are not those of the schema of {definition.name!r}. A schema "
+                "grows by App(migrations=…); what is written already stays as it is"
+            )
+
+    def _migrate(self, state: State) -> None:
+        for statement in self.definition.migration_statements(state.migrations):
+            self.writer.execute(statement)
+        for trigger in guard_triggers(self.schema):
+            self.writer.execute(trigger.replace("CREATE TRIGGER", "CREATE TRIGGER IF NOT EXISTS"))
+        state.migrations = len(self.definition.migrations)
+        state.tables = self._fingerprint(state.migrations)
+
+    def _install_local(self, state: State) -> None:
+        wanted = self.definition.local
+        if state.local == wanted.fingerprint:
+            local.install_triggers(self.writer, wanted)
+            return
+        self.database.enforce_foreign_keys(False)
+        local.rebuild(self.writer, self.schema, wanted, self._local_tables())
+        self.database.enforce_foreign_keys(True)
+        state.local = wanted.fingerprint
+
+    def _local_tables(self) -> list[str]:
+        names: list[Any] = self.writer.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' "
+            "AND name NOT GLOB 'synchrotron_*' AND name NOT GLOB 'sqlite_*' "
+            # FTS5's own tables first: its shadow tables cannot be dropped by themselves.
+            "ORDER BY sql NOT LIKE 'CREATE VIRTUAL%'"
+        ).fetchall()
+        return [name for (name,) in names if name not in self.schema.tables]
+
+    def _fingerprint(self, migrations: int) -> str:
+        sources = self.definition.sources[: migrations + 1]
+        return hashlib.sha256(_SPACE.sub(" ", "\0".join(sources)).encode()).hexdigest()
+
+
+def _exists(connection: apsw.Connection, table: str) -> bool:
+    return bool(
+        connection.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (table,)).get
+    )
+
+
+def _script(name: str) -> list[str]:
+    """The statements of one of the package's SQL files."""
+    text = resources.files("synchrotron.store").joinpath("sql", name).read_text()
+    text = re.sub(r"--[^\n]*", "", text)
+    return [statement for statement in map(str.strip, text.split(";")) if statement]

@@ -1,0 +1,308 @@
+"""One exchange with the server: the order in which it is judged.
+
+1. Whose is the client id, and is this the next request of its file? (H9, O6)
+2. Does the replica's schema fit, and its cursor this server's history? (S11, H11, F3)
+3. A mere question is answered.
+4. May the actions' order keys be stored at all? (F4, O4)
+5. Does the replica know what its user can see? (H3)
+6. Is every patch allowed, and the end state valid? (H1, H5, H6, in `uploads`)
+7. Is nobody else next? (H3) Only now the counter moves, and all is one commit (H2).
+
+What is decided before the end stores nothing but the request's number and token. An
+exception, as for a message that the protocol does not allow, leaves nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeVar
+
+from synchrotron.core.clock import FIRST, timestamp_of
+from synchrotron.core.ids import ClientId, Entropy, split_action_id
+from synchrotron.core.messages import (
+    PROTOCOL,
+    Accepted,
+    Answer,
+    Behind,
+    Busy,
+    Duplicate,
+    Early,
+    Epoch,
+    Exchange,
+    Fate,
+    Install,
+    Offer,
+    Ok,
+    Question,
+    Rebase,
+    SentAction,
+    SnapshotChunk,
+    SnapshotEnd,
+    SnapshotHead,
+    SnapshotRequest,
+    Stale,
+    Superseded,
+    SyncAnswer,
+    SyncRequest,
+)
+from synchrotron.core.records import ActionRecord
+from synchrotron.errors import ProtocolError
+from synchrotron.testing.clients import Client
+from synchrotron.testing.downloads import Downloads
+from synchrotron.testing.gate import Gate
+from synchrotron.testing.membership import Membership, Viewer
+from synchrotron.testing.proposals import Proposals
+from synchrotron.testing.rights import Rights
+from synchrotron.testing.server_state import State
+from synchrotron.testing.server_tables import ServerTables
+from synchrotron.testing.uploads import Judgement, Upload, differences
+
+A = TypeVar("A", bound=Answer)
+
+
+class Settings(NamedTuple):
+    """What an operator chooses."""
+
+    schema: int
+    """How many migrations the server has seen."""
+    max_clock_drift_ms: int
+    max_backdate_ms: int | None
+    page_events: int | None
+    clock: Callable[[], int]
+    """Milliseconds since the epoch."""
+    entropy: Entropy
+
+
+class Exchanges:
+    """Answers the requests of all clients, one at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        tables: ServerTables,
+        proposals: Proposals,
+        membership: Membership,
+        rights: Rights,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._tables = tables
+        self._proposals = proposals
+        self._membership = membership
+        self._rights = rights
+        self._gate = Gate(state, membership)
+        self._downloads = Downloads(state, tables.complete, settings.page_events)
+        self._now_ms = 0
+
+    def sync(self, user: str, request: SyncRequest) -> SyncAnswer:
+        """Answer an upload and a question. Raises `ProtocolError`."""
+        with self._atomic():
+            return self._sync(user, request)
+
+    def snapshot(self, user: str, request: SnapshotRequest) -> list[SnapshotChunk]:
+        """A snapshot (F1), or a refusal as the only chunk. Raises `ProtocolError`."""
+        with self._atomic():
+            return self._snapshot(user, request)
+
+    @contextmanager
+    def _atomic(self) -> Iterator[None]:
+        self._now_ms = self._settings.clock()
+        self._tables.begin()
+        try:
+            yield
+        except BaseException:
+            self._state.undo.back_to(0)
+            self._tables.back_to_begin()
+            raise
+        finally:
+            self._state.undo.commit()
+            self._tables.commit()
+
+    def _answer(self, kind: type[A], **fields: Any) -> A:
+        return kind(now_ms=self._now_ms, floor=self._state.floor, **fields)
+
+    # ---- the two requests ---------------------------------------------------------
+
+    def _sync(self, user: str, request: SyncRequest) -> SyncAnswer:
+        exchange, question = request.exchange, request.question
+        _require_protocol(request.protocol)
+        _require_order(request.actions)
+        foreign = self._is_foreign(question)
+        offers = [Offer(sent.record.id, sent.record.seed) for sent in request.actions]
+        if refusal := self._recognise(user, exchange, offers, foreign=foreign):
+            return refusal
+        if request.schema > self._settings.schema:
+            return self._answer(Install, schema=self._settings.schema)
+        if foreign:
+            return self._answer(Epoch)
+        self._membership.note_members()
+        viewer = self._membership.viewer(user)
+        if question.cursor < self._state.pruned or self._downloads.needs_rebase(viewer, question):
+            return self._answer(Rebase)
+        if not request.actions and not request.corrections:
+            return self._answer(Ok, download=self._downloads.page(viewer, question))
+        answer = self._upload(viewer, request)
+        if not isinstance(answer, Behind | Busy):
+            self._gate.decided(exchange.client_id)
+        return answer
+
+    def _snapshot(self, user: str, request: SnapshotRequest) -> list[SnapshotChunk]:
+        _require_protocol(request.protocol)
+        client, offers = request.exchange.client_id, request.offers
+        if refusal := self._recognise(user, request.exchange, offers, foreign=False):
+            return [refusal]
+        if request.schema > self._settings.schema:
+            return [self._answer(Install, schema=self._settings.schema)]
+        self._membership.note_members()
+        viewer = self._membership.viewer(user)
+        rows = list(self._downloads.snapshot_rows(viewer, self._tables.schema.tables))
+        fates = [self._fate(client, offer) for offer in offers]
+        head = SnapshotHead(
+            now_ms=self._now_ms,
+            floor=self._state.newest,
+            server_floor=self._state.floor,
+            horizon=self._state.seq,
+            token=self._state.token_of(self._state.seq) or "",
+            audiences=sorted(viewer.audiences),
+            accepted=[fate.id for fate in fates if fate.seed or fate.pruned],
+        )
+        return [head, *rows, SnapshotEnd(sum(len(chunk.rows) for chunk in rows))]
+
+    # ---- which request, which file, which history ---------------------------------
+
+    def _recognise(
+        self, user: str, exchange: Exchange, offers: Sequence[Offer], *, foreign: bool
+    ) -> Duplicate | Superseded | None:
+        """Refuse what is not the next request of its file (O6); else keep its number and token.
+
+        A server that was restored from a backup has forgotten the file's newer requests.
+        So an unknown token alone does not show a copy where the cursor is unknown as well.
+        """
+        client = self._state.clients.get(exchange.client_id)
+        if client is not None:
+            if client.user != user:
+                raise ProtocolError(
+                    f"client {exchange.client_id} belongs to another user than {user} (H9): "
+                    "give each user's replica a file of its own"
+                )
+            known = client.recognise(exchange)
+            if known == "duplicate":
+                return self._answer(Duplicate)
+            if known == "copy" and not (foreign and exchange.number > client.number):
+                return self._superseded(exchange.client_id, offers)
+        fates = [(offer, self._fate(exchange.client_id, offer)) for offer in offers]
+        if any(fate.seed is not None and fate.seed != offer.seed for offer, fate in fates):
+            return self._superseded(exchange.client_id, offers)
+        number, token = exchange.number, exchange.token
+        row = client._replace(number=number, token=token) if client else Client(user, number, token)
+        self._state.undo.put(self._state.clients, exchange.client_id, row)
+        return None
+
+    def _superseded(self, client: ClientId, offers: Sequence[Offer]) -> Superseded:
+        return self._answer(Superseded, fates=[self._fate(client, offer) for offer in offers])
+
+    def _fate(self, client: ClientId, offer: Offer) -> Fate:
+        """What became of an id of this client; of another's nothing is said."""
+        if split_action_id(offer.id)[0] != client:
+            return Fate(offer.id, None)
+        if stored := self._state.actions.get(offer.id):
+            return Fate(offer.id, stored.record.seed)
+        return Fate(offer.id, None, self._state.was_accepted(offer.id))
+
+    def _is_foreign(self, question: Question) -> bool:
+        """Whether the cursor is of another history than the one above what was pruned (H11)."""
+        cursor, token = question.cursor, question.cursor_token
+        return cursor >= self._state.pruned and self._state.token_of(cursor) != token
+
+    # ---- uploads ------------------------------------------------------------------
+
+    def _upload(self, viewer: Viewer, request: SyncRequest) -> SyncAnswer:
+        client, question = request.exchange.client_id, request.question
+        new = [sent for sent in request.actions if not self._is_retry(client, sent.record)]
+        own = [sent.record for sent in new if sent.record.client_id == client]
+        if any(self._is_stale(record) for record in own):
+            return self._answer(Stale)
+        if early := next((record for record in own if self._is_early(record)), None):
+            return self._answer(Early, action_id=early.id)
+        if self._gate.is_behind(viewer, client, question.cursor):
+            self._gate.bounced(viewer, client, self._now_ms)
+            return self._answer(Behind, download=self._downloads.page(viewer, question))
+        retried = [
+            correction
+            for sent in request.actions
+            if self._is_retry(client, sent.record)
+            for correction in differences(
+                viewer, self._state.actions[sent.record.id], sent, self._proposals
+            )
+        ]
+        upload = Upload(client, viewer, new, [*retried, *request.corrections])
+        mark = self._state.undo.mark()
+        answer = self._store(upload, request)
+        if not isinstance(answer, Ok):
+            self._state.undo.back_to(mark)
+            self._tables.back_to_begin()
+        return answer
+
+    def _store(self, upload: Upload, request: SyncRequest) -> SyncAnswer:
+        """Stage an upload and, where nothing is in its way, number it."""
+        state, question, before = self._state, request.question, self._state.seq
+        held = self._gate.held_by_others(upload.client, self._now_ms)
+        judgement = Judgement(upload, state, self._tables, self._membership, self._rights)
+        if refused := judgement.decide():
+            table, key = (refused.row.table, list(refused.row.key)) if refused.row else (None, None)
+            return self._answer(
+                refused.kind,
+                action_id=refused.action_id,
+                table=table,
+                key=key,
+                reason=refused.reason,
+            )
+        if disturbed := [h.lease.until_ms for h in held if self._gate.disturbs(h)]:
+            return self._answer(Busy, retry_after_ms=max(disturbed) - self._now_ms)
+        viewer = self._membership.viewer(upload.viewer.user)  # as of this commit (H7a)
+        if self._downloads.needs_rebase(viewer, question):
+            return self._answer(Rebase)
+        state.number(self._settings.entropy(12).hex())
+        stored = [state.actions[sent.record.id] for sent in request.actions]
+        return self._answer(
+            Ok,
+            download=self._downloads.beside_upload(viewer, question, before),
+            accepted=[Accepted(a.record.id, a.seq, a.record.order_key) for a in stored],
+            corrected=judgement.corrected(),
+        )
+
+    def _is_retry(self, client: ClientId, record: ActionRecord) -> bool:
+        return record.client_id == client and record.id in self._state.actions
+
+    def _is_stale(self, record: ActionRecord) -> bool:
+        """Below the server's floor, or accepted and pruned there (F4)."""
+        floor = self._state.floor or FIRST
+        return record.order_key <= floor or self._state.was_accepted(record.id)
+
+    def _is_early(self, record: ActionRecord) -> bool:
+        """Too far in the future, or further back than is allowed (O4)."""
+        ahead_ms = timestamp_of(record.order_key).ms - self._now_ms
+        backdate = self._settings.max_backdate_ms
+        return ahead_ms > self._settings.max_clock_drift_ms or (
+            backdate is not None and -ahead_ms > backdate
+        )
+
+
+def _require_protocol(protocol: int) -> None:
+    if protocol != PROTOCOL:
+        raise ProtocolError(
+            f"the replica speaks protocol {protocol} and this server {PROTOCOL}: upgrade the older"
+        )
+
+
+def _require_order(actions: Sequence[SentAction]) -> None:
+    """The actions of an upload come in order, each once (H1)."""
+    records = [sent.record for sent in actions]
+    for one, next in pairwise(records):
+        if next.order_key <= one.order_key:
+            raise ProtocolError(f"{next.id} is sent after {one.id}, but not ordered after it")
+    if len({record.id for record in records}) < len(records):
+        raise ProtocolError("an action is sent twice in one upload")
