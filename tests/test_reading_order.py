@@ -16,7 +16,17 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("errors", "core", "app", "store", "replica", "application", "__init__", "testing", "cli")
+PACKAGES = (
+    "errors",
+    "core",
+    "app",
+    "store",
+    "replica",
+    "application",
+    "__init__",
+    "testing",
+    "cli",
+)
 """`__init__` is what an application imports; after it comes what only tests and people need."""
 
 

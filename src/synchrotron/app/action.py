@@ -90,7 +90,9 @@ class Action(Generic[P, R]):
         if args:
             kwargs = self._by_name(args, kwargs)
         try:
-            return self.arguments(canonical(msgspec.convert(kwargs, self._arguments)))
+            converted = msgspec.convert(kwargs, self._arguments)
+            # As JSON's own types, so that what has no canonical form is found within.
+            return self.arguments(canonical(msgspec.to_builtins(converted, str_keys=True)))
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             raise ArgumentError(self._explain(error)) from error
 

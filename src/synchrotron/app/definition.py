@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import apsw
 
@@ -17,6 +17,12 @@ from synchrotron.errors import ActionDefinitionError, SchemaError
 P = ParamSpec("P")
 R = TypeVar("R")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+class Register(Protocol):
+    """Turns a function into a registered action."""
+
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Action[P, R]: ...
 
 
 class Definition:
@@ -66,16 +72,19 @@ class Definition:
     @overload
     def action(
         self,
+        function: None = None,
+        /,
         *,
         name: str | None = None,
         version: int = 1,
         audience: Templates | None = None,
-    ) -> Callable[[Callable[Concatenate[Context, P], R]], Action[P, R]]: ...
+    ) -> Register: ...
 
     def action(
         self,
         function: Any = None,
         /,
+        *,
         name: str | None = None,
         version: int = 1,
         audience: Templates | None = None,

@@ -21,6 +21,8 @@ from synchrotron.errors import SchemaError
 _TRIGGER = re.compile(r"\s*CREATE\s+(?:TEMP(?:ORARY)?\s+)?TRIGGER\b", re.IGNORECASE)
 _TABLE = re.compile(r"\s*CREATE\s+(?:VIRTUAL\s+)?TABLE\b", re.IGNORECASE)
 _INDEX = re.compile(r"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\b", re.IGNORECASE)
+_IGNORE = re.compile(r"\bRAISE\s*\(\s*IGNORE\b", re.IGNORECASE)
+_DICE = frozenset({"random", "randomblob", "synchrotron_new_id"})
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _WRITES = (apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE)
 
@@ -46,6 +48,10 @@ def read_local(sql: str, schema: Schema) -> Local:
     tables, triggers = [], []
     for statement in _statements(sql):
         if _TRIGGER.match(statement):
+            if _IGNORE.search(statement):
+                raise SchemaError(
+                    f"local: RAISE(IGNORE) would keep a synced row from changing: {statement}"
+                )
             triggers.append(_TRIGGER.sub("CREATE TEMP TRIGGER", statement, count=1))
         elif _TABLE.match(statement) or _INDEX.match(statement):
             tables.append(statement)
@@ -106,9 +112,14 @@ def _check_writes(trial: apsw.Connection, schema: Schema, local: set[str]) -> No
     """Prepare every kind of change, and see what the triggers on it would write."""
     found: list[str] = []
 
-    def watch(op: int, table: str | None, _: str | None, db: str | None, by: str | None) -> int:
+    def watch(op: int, table: str | None, name: str | None, db: str | None, by: str | None) -> int:
         if op in _WRITES and by is not None and table not in local:
-            found.append(f"local: trigger {by} writes {table}, which is not a local table")
+            found.append(
+                f"local: trigger {by} writes {table}, which is not a local table: "
+                "synced rows change only inside actions, on every replica alike"
+            )
+        if op == apsw.SQLITE_FUNCTION and by is not None and name in _DICE:
+            found.append(f"local: trigger {by} uses {name}(), whose results are the action's")
         return apsw.SQLITE_OK
 
     trial.authorizer = watch
@@ -123,6 +134,4 @@ def _check_writes(trial: apsw.Connection, schema: Schema, local: set[str]) -> No
             trial.execute("EXPLAIN " + change)
     trial.authorizer = None
     if found:
-        raise SchemaError(
-            found[0] + ": synced rows change only inside actions, on every replica alike"
-        )
+        raise SchemaError(found[0])

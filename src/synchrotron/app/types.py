@@ -491,8 +491,7 @@ def _bind_json(value: Any) -> Stored:
             return text
     except ValueError as error:
         raise ValueRefused(f"{shown(value)} is not JSON: {error}") from error
-    except TypeError:
-        pass  # neither it nor what reads back as something else is JSON's own
+    # What reads back as something else is not JSON's own.
     raise ValueRefused(
         f"{shown(value)} holds what is not JSON's own: keys are str, and values are dict, "
         "list, str, int, float, bool or None; convert the rest first"

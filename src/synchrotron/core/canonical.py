@@ -10,12 +10,16 @@ Python's own `==` calls 1, 1.0 and True equal.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import msgspec
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 decode = msgspec.json.decode
+_long_number = re.compile("[0-9]{19}").search
+INTEGERS = range(-(2**63), 2**63)
+"""What PostgreSQL and SQLite can hold."""
 
 
 def text_of(value: Any) -> str:
@@ -26,16 +30,19 @@ def text_of(value: Any) -> str:
 def canonical(value: Any) -> str:
     """The canonical JSON text of `value`, which consists of JSON's own types.
 
-    Raises `ValueError` for a number or string that has no canonical form.
+    Raises `ValueError` for a value that has no canonical form.
     """
     try:
         text = _encode(value).decode()
-    except OverflowError as error:
-        raise ValueError("an integer does not fit in 64 bits") from error
     except UnicodeEncodeError as error:
         raise ValueError("a string holds a lone surrogate") from error
-    # What msgspec would write as `null` or escape can only be told from these texts.
-    if "null" in text or "\\u0000" in text:
+    except (TypeError, OverflowError) as error:
+        raise ValueError(
+            "not JSON's own: keys are str, and values dict, list, str, int, float, bool or "
+            "None; convert the rest first"
+        ) from error
+    # Only in such a text can there be what msgspec writes and has no form here.
+    if "null" in text or "\\u0000" in text or _long_number(text):
         _refuse_formless(value)
     return text
 
@@ -43,6 +50,8 @@ def canonical(value: Any) -> str:
 def _refuse_formless(value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number")
+    if isinstance(value, int) and value not in INTEGERS:
+        raise ValueError("an integer does not fit in 64 bits")
     if isinstance(value, str) and "\0" in value:
         raise ValueError("a string holds a NUL character")
     if isinstance(value, dict):

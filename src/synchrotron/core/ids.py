@@ -32,6 +32,7 @@ CLIENT_ID = r"[0-9a-f]{24}"
 ACTION_ID = rf"{CLIENT_ID}-[1-9][0-9]*"
 SEED = r"[0-9a-f]{32}"
 _action_id = re.compile(ACTION_ID)
+_seed = re.compile(SEED)
 T = TypeVar("T")
 
 
@@ -48,6 +49,10 @@ def as_client_id(text: str) -> ClientId:
 
 def new_seed(entropy: Entropy) -> str:
     return entropy(16).hex()
+
+
+def is_seed(text: str) -> bool:
+    return _seed.fullmatch(text) is not None
 
 
 def action_id(client: ClientId, n: int) -> ActionId:

@@ -13,16 +13,19 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from synchrotron.core.clock import OrderKey
-from synchrotron.core.ids import CLIENT_ID, SEED, ActionId, Audience, ClientId, Seq
+from synchrotron.core.clock import ORDER_KEY, OrderKey
+from synchrotron.core.ids import ACTION_ID, CLIENT_ID, SEED, ActionId, Audience, ClientId, Seq
 from synchrotron.core.patches import DELETE, Known, Patch, Target, insert, update
 from synchrotron.core.records import ActionRecord
 
 PROTOCOL = 1
 
-_ClientId = Annotated[ClientId, Meta(pattern=f"^{CLIENT_ID}$")]
-_Token = Annotated[str, Meta(pattern=f"^{CLIENT_ID}$")]
-_Seed = Annotated[str, Meta(pattern=f"^{SEED}$")]
+_ClientId = Annotated[ClientId, Meta(pattern=rf"^{CLIENT_ID}\Z")]
+_ActionId = Annotated[ActionId, Meta(pattern=rf"^{ACTION_ID}\Z")]
+_OrderKey = Annotated[OrderKey, Meta(pattern=rf"^{ORDER_KEY}\Z")]
+_Token = Annotated[str, Meta(pattern=rf"^{CLIENT_ID}\Z")]
+_Seed = Annotated[str, Meta(pattern=rf"^{SEED}\Z")]
+_Seq = Annotated[Seq, Meta(ge=0)]
 _Count = Annotated[int, Meta(ge=0)]
 
 
@@ -65,8 +68,8 @@ def row_patch(target: Target, patch: Patch | None) -> RowPatch:
 class KnownPatch(RowPatch, frozen=True, kw_only=True):
     """A patch as the server holds it."""
 
-    seq: Seq
-    basis: Seq
+    seq: _Seq
+    basis: _Seq
 
     @property
     def known(self) -> Known:
@@ -97,23 +100,28 @@ class Exchange(Struct, frozen=True):
 class Question(Struct, frozen=True):
     """What an answer depends on; it counts only while the replica is still at it."""
 
-    cursor: Seq
+    cursor: _Seq
     cursor_token: str
-    floor: OrderKey | None
+    floor: _OrderKey | None
     audiences: list[Audience]
 
 
 class SentAction(Struct, frozen=True):
-    """A pending action with the patches that the replica computed for it."""
+    """A pending action with the patches that the replica computed for it.
+
+    `formerly` are the ids that it had before its file was restored or copied: another
+    copy of the file may have uploaded the same run under one of them (O6).
+    """
 
     record: ActionRecord
     patches: list[RowPatch]
+    formerly: list[_ActionId] = []
 
 
 class SentCorrection(Struct, frozen=True):
     """A replacement for the patch of an accepted action on one row in one audience."""
 
-    action_id: ActionId
+    action_id: _ActionId
     patch: RowPatch
 
 
@@ -132,8 +140,9 @@ class SyncRequest(Struct, frozen=True):
 class Offer(Struct, frozen=True):
     """An action whose fate the replica asks about."""
 
-    id: ActionId
+    id: _ActionId
     seed: _Seed
+    formerly: list[_ActionId] = []
 
 
 class SnapshotRequest(Struct, frozen=True):
@@ -152,7 +161,7 @@ class Event(Struct, frozen=True):
     """An accepted action with its present patches in the user's audiences."""
 
     record: ActionRecord
-    seq: Seq
+    seq: _Seq
     patches: list[KnownPatch]
 
 
@@ -176,12 +185,12 @@ class Download(Struct, frozen=True):
     newest seq among it. `more`: the horizon is that of a page; ask again.
     """
 
-    horizon: Seq
+    horizon: _Seq
     token: str
     audiences: list[Audience]
     events: list[Event] = []
     rows: list[FloorRow] = []
-    below: Seq = Seq(0)
+    below: _Seq = Seq(0)
     more: bool = False
 
 
@@ -192,25 +201,25 @@ class Answer(Struct, frozen=True, kw_only=True, tag_field="kind"):
     """What every answer carries: the server's time (ms) and floor."""
 
     now_ms: int
-    floor: OrderKey | None = None
+    floor: _OrderKey | None = None
 
 
 class Accepted(Struct, frozen=True):
     """An action is stored. `order_key` is the stored one, which a retry takes over (H4)."""
 
-    id: ActionId
-    seq: Seq
-    order_key: OrderKey
+    id: _ActionId
+    seq: _Seq
+    order_key: _OrderKey
 
 
 class Corrected(Struct, frozen=True):
     """What became of a correction: its seq, or None where it was denied (S5)."""
 
-    action_id: ActionId
+    action_id: _ActionId
     table: str
     key: list[Any]
     audience: Audience
-    seq: Seq | None
+    seq: _Seq | None
 
     @property
     def target(self) -> Target:
@@ -240,7 +249,7 @@ class Busy(Answer, frozen=True, tag="busy"):
 class Refusal(Answer, frozen=True):
     """Nothing was stored, because of one action."""
 
-    action_id: ActionId
+    action_id: _ActionId
     table: str | None
     key: list[Any] | None
     reason: str
@@ -265,7 +274,7 @@ class Rebase(Answer, frozen=True, tag="rebase"):
 class Early(Answer, frozen=True, tag="early"):
     """An order key is too far in the future, or further back than `max_backdate` (O4)."""
 
-    action_id: ActionId
+    action_id: _ActionId
 
 
 class Duplicate(Answer, frozen=True, tag="duplicate"):
@@ -275,8 +284,8 @@ class Duplicate(Answer, frozen=True, tag="duplicate"):
 class Fate(Struct, frozen=True):
     """What became of an offered id: the seed stored under it, or `pruned`."""
 
-    id: ActionId
-    seed: str | None
+    id: _ActionId
+    seed: _Seed | None
     pruned: bool = False
 
 
@@ -326,13 +335,13 @@ class SnapshotHead(Struct, frozen=True, tag_field="kind", tag="head"):
     """The first chunk: where the snapshot stands, and what became of the offered ids."""
 
     now_ms: int
-    floor: OrderKey | None
+    floor: _OrderKey | None
     """The newest order key folded into the rows: the replica's new floor."""
-    server_floor: OrderKey | None
-    horizon: Seq
+    server_floor: _OrderKey | None
+    horizon: _Seq
     token: str
     audiences: list[Audience]
-    accepted: list[ActionId]
+    accepted: list[_ActionId]
 
 
 class SnapshotRows(Struct, frozen=True, tag_field="kind", tag="rows"):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from synchrotron.core.clock import OrderKey, is_order_key, order_key, timestamp_of, to_datetime
-from synchrotron.core.ids import ActionId, Audience, ClientId, split_action_id
+from synchrotron.core.ids import ActionId, Audience, ClientId, is_seed, split_action_id
 
 
 class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +34,12 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
         client, _ = split_action_id(self.id)
         if client != self.client_id:
             raise ValueError(f"action id {self.id} is not of client {self.client_id}")
+        if not is_seed(self.seed):
+            raise ValueError(f"{self.seed!r} is not a seed: 32 lower-case hex digits")
         if not is_order_key(self.order_key) or not self.order_key.endswith(self.client_id):
             raise ValueError(f"{self.order_key!r} is not an order key of client {self.client_id}")
+        if self.now.tzinfo is None:
+            raise ValueError(f"{self.now} is not a moment in UTC: it has no time zone")
 
     def moment(self) -> datetime:
         """`ctx.now`: never later than its place in the order (A3)."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import apsw
 import msgspec
 
 from synchrotron.app.action import Action, Arguments
@@ -45,7 +46,7 @@ from synchrotron.replica.floors import Staging, prune, rebase
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revised, Revision
 from synchrotron.replica.runner import Runner
-from synchrotron.store.database import machine_errors
+from synchrotron.store.database import MACHINE, machine_errors
 from synchrotron.store.log import Effect, Entry
 from synchrotron.store.state import State, read_stamp
 from synchrotron.store.store import Store
@@ -73,7 +74,7 @@ class Engine:
     def _transaction(self, *, durable: bool = False) -> Iterator[None]:
         with (
             self.lock,
-            machine_errors("writing"),
+            machine_errors("writing", (*MACHINE, apsw.Error)),
             self.store.database.transaction(durable=durable),
         ):
             yield

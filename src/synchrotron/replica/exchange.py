@@ -51,7 +51,7 @@ from synchrotron.core.patches import Known, Patch, Target
 from synchrotron.core.records import ActionRecord
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.floors import audiences_of, restamp
-from synchrotron.replica.outcomes import Outcome
+from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revision
 from synchrotron.replica.runner import Runner
 from synchrotron.store.log import Entry, fingerprint
@@ -101,6 +101,7 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
     store.log.mark_sent((entry.position for entry in pending), exchange.number)
     store.write_state(state)
     unsent = store.log.unsent() if upload else []
+    renamed = SetAside(store.writer)
     return SyncRequest(
         exchange,
         question_of(state),
@@ -108,6 +109,7 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
             SentAction(
                 entry.record,
                 [row_patch(t, e.applied) for t, e in entry.effects.items() if e.applied],
+                renamed.former_ids(entry.record.id),
             )
             for entry in pending
         ],
@@ -127,10 +129,14 @@ def ask_snapshot(
     """Ask for a snapshot, offering the ids whose fate is open. In a durable transaction."""
     exchange = _number(state, entropy)
     store.write_state(state)
+    renamed = SetAside(store.writer)
     offered = list(store.log.own()) if new_epoch else store.log.pending(state.pending_from)
     return SnapshotRequest(
         exchange,
-        [Offer(entry.record.id, entry.record.seed) for entry in offered],
+        [
+            Offer(entry.record.id, entry.record.seed, renamed.former_ids(entry.record.id))
+            for entry in offered
+        ],
         state.migrations,
     )
 
@@ -187,8 +193,7 @@ class Taking:
     def _dispatch(self, request: SyncRequest, answer: SyncAnswer) -> Next:
         match answer:
             case Ok():
-                self._stored(request, answer)
-                return self._download(request, answer.download)
+                return self._stored(request, answer)
             case Behind():
                 self._nothing_stored(request)
                 return self._download(request, answer.download)._replace(again=True)
@@ -221,35 +226,58 @@ class Taking:
 
     # ---- the upload was stored ------------------------------------------------------
 
-    def _stored(self, request: SyncRequest, answer: Ok) -> None:
+    def _stored(self, request: SyncRequest, answer: Ok) -> Next:
         """The answer means exactly what was sent, not what is applied by now."""
-        self._gain(answer.download)
-        sent = {action.record.id: action for action in request.actions}
+        present = frozenset(answer.download.audiences)
+        sent = {action.record.id: _patches(action) for action in request.actions}
+        records = {action.record.id: action.record for action in request.actions}
+        entries: dict[ActionId, Entry] = {e.record.id: e for e in self._corrected(request)}
+        # A retry's patches that differ from the stored ones became corrections (H4).
+        differing = {(c.action_id, c.target) for c in answer.corrected}
         for accepted in answer.accepted:
-            entry = self.revision.find(sent[accepted.id].record)
+            id, entry = accepted.id, self.revision.find(records[accepted.id])
             if entry is not None:
-                patches = {p.target: p.patch for p in sent[accepted.id].patches}
-                self._accept(entry, accepted.seq, patches)
+                entries[id] = entry
+                stored = {t: p for t, p in sent[id].items() if (id, t) not in differing}
+                self._accept(entry, accepted.seq, stored, present)
                 if accepted.order_key != entry.key:
                     self.revision.move(entry, accepted.order_key)
-        corrections = {(c.action_id, c.patch.target): c.patch.patch for c in request.corrections}
-        entries = self._corrected_entries(request)
+        for correction in request.corrections:
+            sent.setdefault(correction.action_id, {})[correction.patch.target] = (
+                correction.patch.patch
+            )
+        denied = []
         for corrected in answer.corrected:
-            target = corrected.target
-            found = entries.get(corrected.action_id)
-            if found is not None:
-                sent_patch = corrections[corrected.action_id, target]
-                self._corrected(found, target, sent_patch, corrected.seq)
+            entry, target = entries.get(corrected.action_id), corrected.target
+            if entry is None:
+                continue
+            # What a retry did not send any more is a removal that the server made of it (H4).
+            patch = sent[corrected.action_id].get(target)
+            if corrected.seq is None:
+                denied.append((entry, target, patch))
+            else:
+                self._correct(entry, target, patch, corrected.seq, present)
+        # Founded audiences count from this commit on (H7a), and what is known of a denied
+        # row may come with the download.
+        next = self._download(request, answer.download)
+        for entry, target, patch in denied:
+            self._deny(entry, target, patch)
+        return next
 
-    def _gain(self, download: Download) -> None:
-        """Audiences that the upload itself founded count from its commit on (H7a)."""
-        self._present = frozenset(download.audiences)
+    def _corrected(self, request: SyncRequest) -> list[Entry]:
+        return self.revision.with_corrections() if request.corrections else []
 
-    def _accept(self, entry: Entry, seq: Seq, patches: dict[Target, Patch | None]) -> None:
+    def _accept(
+        self,
+        entry: Entry,
+        seq: Seq,
+        patches: dict[Target, Patch | None],
+        present: frozenset[Audience],
+    ) -> None:
         was_pending = entry.pending
         entry.seq, entry.sent_in = seq, None
         for target, patch in patches.items():
-            if target.audience not in self._present:
+            if target.audience not in present:
                 self.revision.touch(entry)  # left meanwhile: its rows go
                 continue
             effect = entry.effect(target)
@@ -265,28 +293,29 @@ class Taking:
                 effect.unsent = effect.applied != known
         self.revision.keep(entry)
 
-    def _corrected_entries(self, request: SyncRequest) -> dict[ActionId, Entry]:
-        wanted = {correction.action_id for correction in request.corrections}
-        if not wanted:
-            return {}
-        return {e.record.id: e for e in self.revision.with_corrections() if e.record.id in wanted}
-
-    def _corrected(
-        self, entry: Entry, target: Target, patch: Patch | None, seq: Seq | None
+    def _correct(
+        self,
+        entry: Entry,
+        target: Target,
+        patch: Patch | None,
+        seq: Seq,
+        present: frozenset[Audience],
     ) -> None:
+        self.report.corrected += 1
         effect = entry.effect(target)
         if effect.unsent and effect.applied == patch:
             effect.unsent = False
-        if seq is None:
-            effect.denied = True
-            self.revision.touch(entry)
-        else:
-            self.report.corrected += 1
-            if target.audience in self._present and (
-                effect.known is None or effect.known.seq < seq
-            ):
-                effect.known = Known(patch, seq, seq)
-            self.revision.keep(entry)
+        if target.audience in present and (effect.known is None or effect.known.seq < seq):
+            effect.known = Known(patch, seq, seq)
+        self.revision.keep(entry)
+
+    def _deny(self, entry: Entry, target: Target, patch: Patch | None) -> None:
+        """A correction that the server denied is dropped, and what is known stands (S5)."""
+        effect = entry.effect(target)
+        if effect.unsent and effect.applied == patch:
+            effect.unsent = False
+        effect.denied = True
+        self.revision.touch(entry)
 
     # ---- refusals -------------------------------------------------------------------
 
@@ -385,7 +414,10 @@ class Taking:
             if entry.pending:
                 names = ", ".join(sorted(concerned & left))
                 self.revision.park(entry, "left", f"the user is not in {names} any more")
-            elif entry.record.user != self.state.user and concerned <= left:
+            elif concerned <= left:
+                if entry.own:  # it stays what it became: a replay would miss the rows
+                    outcome = outcome_of(entry, self.state.server_floor)
+                    self.revision.set_aside.put(entry.record, outcome)
                 self.revision.remove(entry)
 
     def _all_decided(self, request: SyncRequest) -> None:
@@ -395,6 +427,10 @@ class Taking:
             if entry.sent_in is not None and entry.sent_in <= number:
                 entry.sent_in = None
         self.store.log.decided(number, self.state.pending_from, earlier=True)
+
+
+def _patches(action: SentAction) -> dict[Target, Patch | None]:
+    return {patch.target: patch.patch for patch in action.patches}
 
 
 def something_to_send(store: Store, state: State) -> bool:
@@ -419,6 +455,7 @@ def supersede(revision: Revision, answer: Superseded, entropy: Entropy) -> None:
     state.client_id = ClientId(new_client_id(entropy))
     state.exchange, state.tokens = 0, []
     for entry in pending:
+        # Offered with this request or not yet: nothing is known of the latter.
         fate = fates.get(entry.record.id)
         if fate is not None and fate.seed == entry.record.seed:
             # Accepted already: it comes back with the next download.

@@ -121,6 +121,16 @@ class SetAside:
     def rename(self, old: ActionId, new: ActionId) -> None:
         self._execute("INSERT OR REPLACE INTO synchrotron_renamed VALUES (?, ?)", (old, new))
 
+    def former_ids(self, id: ActionId) -> list[ActionId]:
+        """The ids that an action had before, the latest first."""
+        found: list[ActionId] = []
+        while old := self._execute(
+            "SELECT old_id FROM synchrotron_renamed WHERE new_id = ?", (id,)
+        ).get:
+            id = ActionId(old)
+            found.append(id)
+        return found
+
     def present_id(self, id: ActionId) -> ActionId:
         """The id under which an action is known by now."""
         while found := self._execute(

@@ -24,7 +24,7 @@ from synchrotron.core.ids import ActionId, Audience, Seq
 from synchrotron.core.patches import Patch, RowKey, Target
 from synchrotron.core.plan import FastForward, InStep, Rewind, make_plan
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import MachineError
+from synchrotron.errors import ForeignKeyError, MachineError
 from synchrotron.replica.outcomes import Outcome, Reason, SetAside, outcome_of
 from synchrotron.replica.runner import Did, MissingParent, PointsNowhere, Runner
 from synchrotron.store.database import is_machine_error
@@ -316,7 +316,8 @@ class Revision:
                 known = any(self._known_missing(m, entry, entries, start) for m in error.missing)
                 if not known:
                     return Attempt({}, may_correct=False)
-            return Attempt({}, error=f"{type(error).__name__}: {error}")
+            kind = ForeignKeyError if isinstance(error, PointsNowhere) else type(error)
+            return Attempt({}, error=f"{kind.__name__}: {error}")
         return Attempt(did)
 
     def _known_missing(
@@ -336,10 +337,11 @@ class Revision:
                 if effect.table == table.name and table.denotes(
                     effect.key, effect.before, missing.columns, missing.values
                 ):
-                    if effect.known is not None and effect.known.patch is None:
-                        return True
-                    if effect.applied is not None and effect.applied.op == "delete":
-                        return True
+                    if effect.applied is not None:
+                        if effect.applied.op == "delete":
+                            return True
+                    elif effect.unsent or (effect.known and effect.known.patch is None):
+                        return True  # its insert was removed, by others or by this replay
         return False
 
     def _take(self, entry: Entry, attempt: Attempt) -> None:

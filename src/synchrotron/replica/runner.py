@@ -23,10 +23,11 @@ from synchrotron.errors import (
     ForeignKeyError,
     KeyRefused,
     MachineError,
+    QueryError,
     StatementRefused,
 )
 from synchrotron.store.capture import Change, Full
-from synchrotron.store.database import MACHINE
+from synchrotron.store.database import is_machine_error
 from synchrotron.store.store import Store
 
 
@@ -68,7 +69,7 @@ class Runner:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._statements = store.statements
-        self._failure: MachineError | None = None
+        self._failure: BaseException | None = None
 
     def run(
         self, action: Action[Any, Any], record: ActionRecord, arguments: Arguments
@@ -86,8 +87,8 @@ class Runner:
         try:
             result = action.call(context, arguments)
         except Exception:
-            if self._failure is not None:
-                raise self._failure from None
+            if failure := self._failure or store.capture.failure:
+                raise failure from None
             raise
         finally:
             store.capture.stop()
@@ -102,32 +103,36 @@ class Runner:
     # ---- what a context executes --------------------------------------------------
 
     def execute(self, sql: str, params: Parameters = ()) -> list[Row]:
+        if self._failure is not None:
+            raise self._failure  # the action swallowed it, and SQLite may have rolled back
         try:
             return self._statements.execute(sql, params)
-        except apsw.Error as error:
+        except BaseException as error:
             self._explain(error)
-        except (MemoryError, RecursionError) as error:
-            self._fail(error)
 
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
+        if self._failure is not None:
+            raise self._failure
         try:
             self._statements.executemany(sql, rows)
-        except apsw.Error as error:
+        except BaseException as error:
             self._explain(error)
-        except (MemoryError, RecursionError) as error:
-            self._fail(error)
 
     def has_table(self, name: str) -> bool:
         return name in self._store.schema.tables
 
-    def _explain(self, error: apsw.Error) -> NoReturn:
-        if isinstance(error, MACHINE) or not self._store.writer.in_transaction:
+    def _explain(self, error: BaseException) -> NoReturn:
+        if is_machine_error(error) or not self._store.writer.in_transaction:
             self._fail(error)
+        if self._store.triggers.failed():
+            self._fail(error)
+        if isinstance(error, QueryError):
+            raise StatementRefused(str(error)) from error
+        if not isinstance(error, apsw.Error):
+            raise error
         if not isinstance(error, apsw.ConstraintError):
             raise StatementRefused(f"SQLite refuses the statement: {error}") from error
         text = str(error)
-        if self._is_local(error, text):
-            self._fail(error)
         if text.startswith("NOT NULL") and self._names_key(text):
             raise KeyRefused(
                 f"{text}: give every column of a primary key a value; a key of one TEXT or UUID "
@@ -136,16 +141,12 @@ class Runner:
         raise ConstraintError(text) from error
 
     def _fail(self, error: BaseException) -> NoReturn:
-        self._failure = MachineError(f"{type(error).__name__}: {error}")
-        self._failure.__cause__ = error
+        """Abort the action, also if it swallows this (A7)."""
+        self._failure = error
+        if isinstance(error, Exception) and not isinstance(error, MachineError):
+            self._failure = MachineError(f"{type(error).__name__}: {error}")
+            self._failure.__cause__ = error
         raise self._failure
-
-    def _is_local(self, error: apsw.ConstraintError, text: str) -> bool:
-        """Whether a local trigger failed: RAISE, or a constraint of a local table."""
-        if getattr(error, "extendedresult", 0) == apsw.SQLITE_CONSTRAINT_TRIGGER:
-            return True
-        table = text.rpartition(": ")[2].partition(".")[0]
-        return table in self._store.definition.local.names
 
     def _names_key(self, text: str) -> bool:
         table, _, column = text.rpartition(": ")[2].partition(".")
@@ -184,18 +185,11 @@ class Runner:
                 if self._exists(parent.name, key.parent_columns, values):
                     continue
                 where = " AND ".join(f"{column} = ?" for column in key.columns)
-                for row in self._store.writer.execute(
-                    f"SELECT * FROM {child.name} WHERE {where} LIMIT 1", values
-                ):
-                    found.append(
-                        MissingParent(
-                            RowKey(child.name, child.key_of(row)),
-                            parent.name,
-                            key.parent_columns,
-                            values,
-                            True,
-                        )
-                    )
+                sql = f"SELECT * FROM {child.name} WHERE {where} LIMIT 1"
+                for row in self._store.writer.execute(sql, values):
+                    orphan = RowKey(child.name, child.key_of(row))
+                    missing = (parent.name, key.parent_columns, values, True)
+                    found.append(MissingParent(orphan, *missing))
         return found
 
     def _exists(self, table: str, columns: tuple[str, ...], values: tuple[Any, ...]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from synchrotron.app.schema import Schema, Table
+from synchrotron.errors import MachineError, ValueRefused
 
 Full = tuple[Any, ...]
 """A row in stored form, with its generated columns, in SQLite's column order."""
@@ -35,7 +36,8 @@ class Capture:
         self._tables = schema.tables
         self._active = False
         self._first: dict[tuple[str, Full], Full | None] = {}
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
+        """Why a change was not seen. The action has failed, whatever it makes of it."""
         self._select = {
             table.name: f"SELECT * FROM {table.name} WHERE "
             + " AND ".join(f"{column} = ?" for column in table.key)
@@ -47,7 +49,7 @@ class Capture:
 
     def start(self) -> None:
         """Capture from here to `stop()`; then `changes()` gives the net result."""
-        self._first, self._failure = {}, None
+        self._first, self.failure = {}, None
         self._active = True
 
     def stop(self) -> None:
@@ -69,19 +71,30 @@ class Capture:
                 self._first.setdefault((table.name, key), None)
         except BaseException as error:
             # The statement fails with it; an action that swallows that fails all the same.
-            self._failure = error
-            raise
+            self.failure = _explained(error, update.table_name)
+            raise self.failure from error
 
     def changes(self) -> list[Change]:
         """Every row that is now other than before, in the order of first touch."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         found = []
         for (name, key), old in self._first.items():
             new = self._connection.execute(self._select[name], key).fetchone()
             if not same_row(old, new):
                 found.append(Change(self._tables[name], old, new))
         return found
+
+
+def _explained(error: BaseException, table: str) -> BaseException:
+    if isinstance(error, UnicodeDecodeError):
+        return ValueRefused(
+            f"table {table}: a text that is not UTF-8 was to be stored ({error}): "
+            "leave the CAST of a blob out, or use BYTEA"
+        )
+    if isinstance(error, Exception):
+        return MachineError(f"table {table}: a change could not be captured: {error!r}")
+    return error
 
 
 def same_row(a: Full | None, b: Full | None) -> bool:

@@ -19,6 +19,7 @@ from synchrotron.errors import DamagedFile, MachineError, NewerFile, NotAReplica
 
 MEMORY = ":memory:"
 BUSY_TIMEOUT_MS = 10_000
+CHECKPOINT_PAGES = 4_000
 APPLICATION_ID = 0x53796E63  # "Sync"
 FORMAT = 1
 _JULIAN_EPOCH_MS = 210866760000000  # 1970-01-01 in SQLite's count of Julian milliseconds
@@ -60,8 +61,9 @@ class machine_errors:
     A class, since a generator's context manager costs three times as much, on every run.
     """
 
-    def __init__(self, doing: str) -> None:
+    def __init__(self, doing: str, kinds: tuple[type[BaseException], ...] = MACHINE) -> None:
         self._doing = doing
+        self._kinds = kinds
 
     def __enter__(self) -> None:
         return None
@@ -74,7 +76,7 @@ class machine_errors:
                 f"{self._doing}: the database file is damaged ({error}). Restore it from a copy, "
                 "or move it away and open a new one: what was synced comes back from the server"
             ) from error
-        if isinstance(error, MACHINE):
+        if isinstance(error, self._kinds):
             raise MachineError(f"{self._doing}: {error or type(error).__name__}") from error
 
 
@@ -83,10 +85,14 @@ class ActionClock(apsw.VFS):  # type: ignore[misc,unused-ignore]
 
     def __init__(self) -> None:
         self.name = f"synchrotron-{os.getpid()}-{next(_ids)}"
-        self.now_ms = 0
+        self.now_ms: int | None = None
+        """None while no action runs: then it is the machine's."""
         super().__init__(self.name, "")
 
     def xCurrentTimeInt64(self) -> int:
+        if self.now_ms is None:
+            machine: int = super().xCurrentTimeInt64()
+            return machine
         return _JULIAN_EPOCH_MS + self.now_ms
 
 
@@ -159,7 +165,10 @@ class Database:
             self.writer = apsw.Connection(self.path, vfs=self.clock.name)
         try:
             with machine_errors(f"opening {self.path}"):
+                # Closing would otherwise write to another program's file.
+                self.writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 self.is_new = self._identify()
+                self.writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
                 self._configure(self.writer)
         except BaseException:
             self.close()
@@ -193,6 +202,9 @@ class Database:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA temp_store = MEMORY")
+        # Runs of actions touch the same few pages again and again: checkpointing less
+        # often writes those once instead of many times.
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1)
         # The file's own triggers only guard it against foreign programs.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)

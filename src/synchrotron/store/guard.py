@@ -67,11 +67,10 @@ def action_rules(schema: Schema, local: Local) -> Rules:
         if operation == apsw.SQLITE_SAVEPOINT:
             return _savepoint(second or "")
         if operation == apsw.SQLITE_READ or operation in WRITES:
+            if operation in WRITES and name.startswith("sqlite_"):
+                return _machinery("a change of the schema")
             return None if name in synced else _unsynced(operation, name, trigger)
-        return StatementRefused(
-            f"an action cannot use {OPERATIONS.get(operation, operation)}: it runs within one "
-            "transaction, on the schema that the App was made with"
-        )
+        return _machinery(OPERATIONS.get(operation, str(operation)))
 
     def _unsynced(operation: int, name: str, trigger: str | None) -> SynchrotronError | None:
         if name in local.names:
@@ -86,6 +85,13 @@ def action_rules(schema: Schema, local: Local) -> Rules:
         return StatementRefused(f"an action cannot use {name}: it is not a synced table")
 
     return rule
+
+
+def _machinery(used: str) -> SynchrotronError:
+    return StatementRefused(
+        f"an action cannot use {used}: it runs within one transaction, on the schema that the "
+        "App was made with"
+    )
 
 
 def _function(name: str) -> SynchrotronError | None:
@@ -108,14 +114,13 @@ def query_rules(schema: Schema, local: Local) -> Rules:
     ) -> SynchrotronError | None:
         if operation in READS or operation == apsw.SQLITE_FUNCTION:
             return None
-        if operation in WRITES:
+        if operation in WRITES and not (first or "").startswith("sqlite_"):
             return WriteOutsideAction(
                 f"{WRITES[operation]} on {first} outside an action: write a function with "
                 "@app.action and call replica.run(…), so that the change is recorded and synced"
             )
-        return NotReadOnly(
-            f"a query only reads; it cannot use {OPERATIONS.get(operation, operation)}"
-        )
+        used = "a change of the schema" if operation in WRITES else OPERATIONS.get(operation)
+        return NotReadOnly(f"a query only reads; it cannot use {used}")
 
     return rule
 

@@ -14,16 +14,16 @@ from typing import Any
 import apsw
 import msgspec
 
-from synchrotron.core.clock import FIRST, OrderKey
+from synchrotron.core.clock import FIRST, OrderKey, to_datetime, to_ms
 from synchrotron.core.correction import Before
-from synchrotron.core.ids import ActionId, Audience, Seq
+from synchrotron.core.ids import ActionId, Audience, Seq, split_action_id
 from synchrotron.core.patches import Known, Patch, Target
-from synchrotron.core.records import ActionRecord, decode_record, encode_record
+from synchrotron.core.records import ActionRecord
 
 _COLUMNS = "position, order_key, record, seq, unsent, sent_in, error, effects"
 
 
-class Effect(msgspec.Struct, array_like=True):
+class Effect(msgspec.Struct, array_like=True, omit_defaults=True):
     """What one action does to one row in one audience."""
 
     table: str
@@ -119,10 +119,51 @@ class Entry(msgspec.Struct):
         return {e.table for e in self.effects.values() if e.applied is not None}
 
 
+class _Stored(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A record without what the log's columns say. Every run writes one: it is kept short."""
+
+    id: ActionId
+    seed: bytes
+    name: str
+    version: int
+    args: dict[str, Any]
+    now_ms: int
+    user: str
+    audiences: tuple[Audience, ...] | None = None
+
+
+_encode_stored = msgspec.msgpack.Encoder(order="sorted").encode
+_decode_stored = msgspec.msgpack.Decoder(_Stored).decode
+
+
+def _pack(record: ActionRecord) -> bytes:
+    seed, now_ms = bytes.fromhex(record.seed), to_ms(record.now)
+    name, version, args = record.name, record.version, record.args
+    return _encode_stored(
+        _Stored(record.id, seed, name, version, args, now_ms, record.user, record.audiences)
+    )
+
+
+def _unpack(blob: bytes, key: OrderKey) -> ActionRecord:
+    stored = _decode_stored(blob)
+    return ActionRecord(
+        id=stored.id,
+        seed=stored.seed.hex(),
+        name=stored.name,
+        version=stored.version,
+        args=stored.args,
+        now=to_datetime(stored.now_ms),
+        order_key=key,
+        client_id=split_action_id(stored.id)[0],
+        user=stored.user,
+        audiences=stored.audiences,
+    )
+
+
 def _entry(row: tuple[Any, ...]) -> Entry:
-    position, _, record, seq, _, sent_in, error, effects = row
+    position, key, record, seq, _, sent_in, error, effects = row
     found = _decode_effects(effects)
-    return Entry(position, decode_record(record), seq, {e.target: e for e in found}, sent_in, error)
+    return Entry(position, _unpack(record, key), seq, {e.target: e for e in found}, sent_in, error)
 
 
 class Log:
@@ -261,7 +302,7 @@ def _row(entry: Entry) -> tuple[Any, ...]:
     return (
         entry.position,
         entry.record.order_key,
-        encode_record(entry.record).decode(),
+        _pack(entry.record),
         entry.seq,
         entry.unsent,
         entry.sent_in,

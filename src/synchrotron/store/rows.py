@@ -16,7 +16,9 @@ import apsw
 from synchrotron.app.schema import Schema, Table
 from synchrotron.core.ids import Audience
 from synchrotron.core.patches import Patch, RowKey, Target
+from synchrotron.errors import MachineError
 from synchrotron.store.database import Database
+from synchrotron.store.local import Triggers
 
 Image = tuple[Any, ...]
 Images = Mapping[RowKey, Image | None]
@@ -38,8 +40,9 @@ class _Sql:
 class Rows:
     """The rows of the synced tables."""
 
-    def __init__(self, database: Database, schema: Schema) -> None:
+    def __init__(self, database: Database, schema: Schema, triggers: Triggers) -> None:
         self._database = database
+        self._triggers = triggers
         self._connection = database.writer
         self._tables = schema.tables
         self._sql = {name: _Sql(table) for name, table in schema.tables.items()}
@@ -119,7 +122,9 @@ class Rows:
         execute("SAVEPOINT synchrotron_apply")
         try:
             self.write({target.row: image for target, image in images.items()})
-        except apsw.ConstraintError:
+        except apsw.ConstraintError as error:
+            if self._triggers.failed():
+                raise MachineError(f"a local trigger failed: {error}") from error
             execute("ROLLBACK TO synchrotron_apply")
             return False
         finally:

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import apsw
 
+from synchrotron.app import ddl
 from synchrotron.app.context import Parameters
 from synchrotron.app.row import Row
 from synchrotron.app.schema import Schema
-from synchrotron.app.types import bind
-from synchrotron.errors import QueryError, StatementRefused, SynchrotronError
+from synchrotron.app.types import bind, formless_text
+from synchrotron.errors import NotReadOnly, QueryError, StatementRefused, SynchrotronError
 from synchrotron.store.guard import WRITES, Rules
 
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_STRINGS = re.compile(r"'(?:[^']|'')*'")
-_OR_ROLLBACK = re.compile(r"\bOR\s+ROLLBACK\b", re.IGNORECASE)
 CACHE_MAX = 1024
 
 
@@ -45,6 +45,7 @@ class Inspection(NamedTuple):
     """The first statement of what was given."""
     columns: tuple[Any, ...]
     """SQLite's description: name, declared type, database, table and origin column each."""
+    readonly: bool
     reads: frozenset[str]
     writes: frozenset[str]
 
@@ -66,10 +67,10 @@ class Inspector:
 
     def inspect(self, sql: str, bindings: Any, rules: Rules) -> Inspection:
         """Raises what the rules refuse, and `QueryError` where there is no statement."""
-        found: list[tuple[str, Any]] = []
+        found: list[tuple[str, Any, bool]] = []
 
         def first_step(cursor: apsw.Cursor, text: str, _: Any) -> bool:
-            found.append((text, cursor.description_full))
+            found.append((text, cursor.description_full, cursor.is_readonly))
             return False  # do not run it
 
         cursor = self.connection.cursor()
@@ -83,10 +84,10 @@ class Inspector:
             raise self._refusal or error from None
         finally:
             self._rules = None
-        if not found:
+        text, columns, readonly = found[0] if found else ("", (), True)
+        if not _without_comments(text):
             raise QueryError("there is no statement to run")
-        text, columns = found[0]
-        return Inspection(text, columns, frozenset(self._reads), frozenset(self._writes))
+        return Inspection(text, columns, readonly, frozenset(self._reads), frozenset(self._writes))
 
     def _authorize(
         self, operation: int, first: str | None, second: str | None, db: str | None, by: str | None
@@ -107,18 +108,28 @@ class Inspector:
 class Statements:
     """Statements under one set of rules, each inspected once."""
 
-    def __init__(self, inspector: Inspector, schema: Schema, rules: Rules) -> None:
+    def __init__(
+        self, inspector: Inspector, schema: Schema, rules: Rules, *, reads_only: bool = False
+    ) -> None:
         self._inspector = inspector
         self._connection = inspector.connection
         self._schema = schema
         self._rules = rules
+        self._reads_only = reads_only
         self._known: dict[str, Statement] = {}
 
     def execute(self, sql: str, params: Parameters = ()) -> list[Row]:
         """Run one statement and give its rows."""
         bindings = bind_all(params)
         statement = self._known.get(sql) or self.inspect(sql, bindings)
-        rows = self._connection.execute(sql, bindings)
+        try:
+            return self._rows(statement, self._connection.execute(sql, bindings))
+        except UnicodeDecodeError as error:
+            raise QueryError(
+                f"a text that is not UTF-8 cannot be read ({error}): read it as CAST(… AS BLOB)"
+            ) from error
+
+    def _rows(self, statement: Statement, rows: apsw.Cursor) -> list[Row]:
         if not statement.positions:
             for _ in rows:  # steps a write to its end
                 pass
@@ -140,12 +151,16 @@ class Statements:
 
     def inspect(self, sql: str, bindings: Any = ()) -> Statement:
         """Compile a statement without running it. Raises what the rules refuse."""
+        if complaint := formless_text(sql):
+            raise QueryError(f"the statement {complaint}")
         inspection = self._inspector.inspect(sql, bindings, self._rules)
-        if _COMMENTS.sub("", sql[len(inspection.text) :]).strip(" \t\r\n;"):
+        if self._reads_only and not inspection.readonly:  # what no rule sees: VACUUM
+            raise NotReadOnly(f"a query only reads; it cannot run {inspection.text.strip()!r}")
+        if _without_comments(sql[len(inspection.text) :]):
             raise QueryError(
                 f"one statement at a time; after {inspection.text.strip()!r} comes another"
             )
-        if _OR_ROLLBACK.search(_STRINGS.sub("", _COMMENTS.sub("", sql))):
+        if _has_or_rollback(inspection.text):
             raise StatementRefused("OR ROLLBACK would end the transaction: leave it out")
         statement = self._describe(inspection)
         if len(self._known) >= CACHE_MAX:
@@ -182,6 +197,15 @@ def bind_all(params: Parameters) -> Any:
     if isinstance(params, str | bytes):
         raise QueryError("parameters are a sequence: write (value,) for a single one")
     return tuple(map(bind, params))
+
+
+def _without_comments(sql: str) -> str:
+    return _COMMENTS.sub("", sql).strip(" \t\r\n;")
+
+
+def _has_or_rollback(sql: str) -> bool:
+    words = [token.word for token in ddl.tokens_of(sql)]
+    return ("OR", "ROLLBACK") in pairwise(words)
 
 
 def _convert(

@@ -14,7 +14,7 @@ from synchrotron.app.context import Context
 from synchrotron.app.definition import Definition
 from synchrotron.core.clock import to_ms
 from synchrotron.core.ids import ClientId, Entropy, new_client_id
-from synchrotron.errors import MachineError, NewerFile, OtherApplication
+from synchrotron.errors import NewerFile, OtherApplication, WrongUser
 from synchrotron.store import local
 from synchrotron.store.capture import Capture
 from synchrotron.store.database import Database, machine_errors
@@ -24,6 +24,8 @@ from synchrotron.store.rows import Rows
 from synchrotron.store.state import State, make_state, read_state, write_state
 from synchrotron.store.statements import Inspector, Statements
 
+BLOB_LENGTH_MAX = 1_000_000_000
+"""SQLite's own limit, in bytes."""
 _SPACE = re.compile(r"--[^\n]*|\s+")
 
 
@@ -44,6 +46,8 @@ class Store:
         self.database = Database(path)
         self.writer = self.database.writer
         self._context: Context | None = None
+        self._entropy = entropy
+        self.triggers = local.Triggers(self.writer, definition.local)
         try:
             with machine_errors(f"opening {self.database.path}"):
                 self._register_functions()
@@ -56,10 +60,12 @@ class Store:
         self.statements = Statements(
             inspector, self.schema, action_rules(self.schema, definition.local)
         )
-        self._queries = {self.writer: Statements(inspector, self.schema, self._rules)}
+        self._queries = {
+            self.writer: Statements(inspector, self.schema, self._rules, reads_only=True)
+        }
         self.database.on_reader(self._adopt_reader)
         self.capture = Capture(self.writer, self.schema)
-        self.rows = Rows(self.database, self.schema)
+        self.rows = Rows(self.database, self.schema, self.triggers)
         self.log = Log(self.writer)
 
     def read_state(self) -> State:
@@ -73,7 +79,8 @@ class Store:
         return self._queries[connection]
 
     def _adopt_reader(self, connection: apsw.Connection) -> None:
-        self._queries[connection] = Statements(Inspector(connection), self.schema, self._rules)
+        inspector = Inspector(connection)
+        self._queries[connection] = Statements(inspector, self.schema, self._rules, reads_only=True)
 
     def close(self) -> None:
         self._queries.clear()
@@ -90,6 +97,7 @@ class Store:
         if self._context is not None:
             self._context._end()
         self._context = None
+        self.database.clock.now_ms = None
 
     @property
     def in_action(self) -> bool:
@@ -102,18 +110,21 @@ class Store:
         add("randomblob", self._randomblob, 1)
 
     def _new_id(self, *table: Any) -> str:
-        return self._running().new_id(table[0])
+        if self._context is None:
+            raise apsw.SQLError("ids are made in actions: call ctx.new_id there")
+        return self._context.new_id(table[0])
 
     def _random(self, *_: Any) -> int:
-        return self._running().random.getrandbits(64) - 2**63
+        return int.from_bytes(self._bytes(8), signed=True)
 
     def _randomblob(self, *length: Any) -> bytes:
-        return self._running().random.randbytes(max(int(length[0]), 1))
+        n = int(length[0]) if isinstance(length[0], int | float) else 0
+        if n > BLOB_LENGTH_MAX:
+            raise apsw.TooBigError("string or blob too big")
+        return self._bytes(max(n, 1))
 
-    def _running(self) -> Context:
-        if self._context is None:
-            raise MachineError("an action's SQL function was called outside an action")
-        return self._context
+    def _bytes(self, n: int) -> bytes:
+        return self._entropy(n) if self._context is None else self._context.random.randbytes(n)
 
     # ---- opening ------------------------------------------------------------------
 
@@ -126,7 +137,7 @@ class Store:
             if self.database.is_new:
                 self._create(State(definition.name, client_id or new_client_id(entropy), user))
             state = read_state(self.writer)
-            self._check(state)
+            self._check(state, user)
             if state.migrations < len(definition.migrations):
                 self._migrate(state)
             self._install_local(state)
@@ -145,11 +156,16 @@ class Store:
         state.local = "none"
         make_state(self.writer, state)
 
-    def _check(self, state: State) -> None:
+    def _check(self, state: State, user: str) -> None:
         path, definition = self.database.path, self.definition
         if state.app != definition.name:
             raise OtherApplication(
                 f"{path} belongs to application {state.app!r}, not {definition.name!r}"
+            )
+        if user and state.user and state.user != user:
+            raise WrongUser(
+                f"{path} belongs to user {state.user!r}, not {user!r}: "
+                "open another file for this user"
             )
         if state.migrations > len(definition.migrations):
             raise NewerFile(
@@ -173,10 +189,10 @@ class Store:
     def _install_local(self, state: State) -> None:
         wanted = self.definition.local
         if state.local == wanted.fingerprint:
-            local.install_triggers(self.writer, wanted)
+            self.triggers.install()
             return
         self.database.enforce_foreign_keys(False)
-        local.rebuild(self.writer, self.schema, wanted, self._local_tables())
+        local.rebuild(self.writer, self.schema, wanted, self.triggers, self._local_tables())
         self.database.enforce_foreign_keys(True)
         state.local = wanted.fingerprint
 

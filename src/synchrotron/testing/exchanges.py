@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from synchrotron.core.clock import FIRST, timestamp_of
-from synchrotron.core.ids import ClientId, Entropy, split_action_id
+from synchrotron.core.ids import ActionId, ClientId, Entropy, split_action_id
 from synchrotron.core.messages import (
     PROTOCOL,
     Accepted,
@@ -131,9 +131,11 @@ class Exchanges:
         _require_protocol(request.protocol)
         _require_order(request.actions)
         foreign = self._is_foreign(question)
-        offers = [Offer(sent.record.id, sent.record.seed) for sent in request.actions]
+        offers = [Offer(s.record.id, s.record.seed, s.formerly) for s in request.actions]
         if refusal := self._recognise(user, exchange, offers, foreign=foreign):
             return refusal
+        if any(self._ran_elsewhere(o, self._fate(exchange.client_id, o)) for o in offers):
+            return self._superseded(exchange.client_id, offers)
         if request.schema > self._settings.schema:
             return self._answer(Install, schema=self._settings.schema)
         if foreign:
@@ -167,7 +169,7 @@ class Exchanges:
             horizon=self._state.seq,
             token=self._state.token_of(self._state.seq) or "",
             audiences=sorted(viewer.audiences),
-            accepted=[fate.id for fate in fates if fate.seed or fate.pruned],
+            accepted=[fate.id for fate in fates if fate.seed or self._state.was_pruned(fate.id)],
         )
         return [head, *rows, SnapshotEnd(sum(len(chunk.rows) for chunk in rows))]
 
@@ -205,12 +207,31 @@ class Exchanges:
         return self._answer(Superseded, fates=[self._fate(client, offer) for offer in offers])
 
     def _fate(self, client: ClientId, offer: Offer) -> Fate:
-        """What became of an id of this client; of another's nothing is said."""
+        """What became of a run: of its id, or of one that it had in another copy of the file.
+
+        Of another client's ids nothing is said.
+        """
         if split_action_id(offer.id)[0] != client:
             return Fate(offer.id, None)
-        if stored := self._state.actions.get(offer.id):
-            return Fate(offer.id, stored.record.seed)
-        return Fate(offer.id, None, self._state.was_accepted(offer.id))
+        state = self._state
+        if seed := state.seed_under(offer.id):
+            return Fate(offer.id, seed)
+        former = [id for id in offer.formerly if self._is_same_user(client, id)]
+        if any(state.seed_under(id) == offer.seed for id in former):
+            return Fate(offer.id, offer.seed)
+        return Fate(offer.id, None, any(map(state.was_pruned, [offer.id, *former])))
+
+    def _is_same_user(self, client: ClientId, id: ActionId) -> bool:
+        clients, other = self._state.clients, split_action_id(id)[0]
+        return (
+            client in clients and other in clients and clients[other].user == clients[client].user
+        )
+
+    def _ran_elsewhere(self, offer: Offer, fate: Fate) -> bool:
+        """Whether another copy of the file brought this very run before (O6)."""
+        if fate.seed is not None:
+            return offer.id not in self._state.actions
+        return fate.pruned and not self._state.was_pruned(offer.id)
 
     def _is_foreign(self, question: Question) -> bool:
         """Whether the cursor is of another history than the one above what was pruned (H11)."""
@@ -266,6 +287,9 @@ class Exchanges:
         if self._downloads.needs_rebase(viewer, question):
             return self._answer(Rebase)
         state.number(self._settings.entropy(12).hex())
+        for sent in upload.actions:
+            for old in sent.formerly:
+                state.rename(old, sent.record)
         stored = [state.actions[sent.record.id] for sent in request.actions]
         return self._answer(
             Ok,

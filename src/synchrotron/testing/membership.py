@@ -90,30 +90,36 @@ class QueriedMembers:
     created_audiences = True
 
     def __init__(self, tables: ServerTables, query: str) -> None:
-        self._members = f"WITH members (user_id, audience) AS ({query.strip().rstrip(';')})"
+        given = query.strip().rstrip(";")
+        self._query = (
+            f"WITH members (user_id, audience) AS ({given}\n) "
+            "SELECT DISTINCT audience FROM members WHERE audience IS NOT NULL"
+        )
         self._tables = tables
-        self._reads = _tables_read(tables.connection, f"{self._members} SELECT * FROM members")
-        self._version: object = None
+        self._reads = _tables_read(tables.connection, self._query)
         self._known: dict[str, frozenset[Audience]] = {}
+        self._known_version: object = None
         self._peopled_version: object = None
 
     def of(self, user: str) -> frozenset[Audience]:
-        if (version := self._present_version()) != self._version:
-            self._known, self._version = {}, version
+        if (version := self._version()) != self._known_version:
+            self._known, self._known_version = {}, version
         if user not in self._known:
-            sql = f"{self._members} SELECT DISTINCT audience FROM members WHERE user_id = ?"
-            found = self._tables.connection.execute(sql, (user,))
-            self._known[user] = frozenset(audience for (audience,) in found)
+            self._known[user] = frozenset(self._audiences(" AND user_id = ?", user))
         return self._known[user]
 
     def peopled(self) -> Iterable[Audience]:
-        if (version := self._present_version()) == self._peopled_version:
+        if (version := self._version()) == self._peopled_version:
             return ()
         self._peopled_version = version
-        sql = f"{self._members} SELECT DISTINCT audience FROM members"
-        return [audience for (audience,) in self._tables.connection.execute(sql)]
+        return self._audiences()
 
-    def _present_version(self) -> object:
+    def _audiences(self, condition: str = "", *bindings: str) -> list[Audience]:
+        rows = self._tables.connection.execute(self._query + condition, bindings)
+        return [Audience(str(audience)) for (audience,) in rows.fetchall()]
+
+    def _version(self) -> object:
+        """Changes whenever a table that the query reads may have."""
         return tuple(self._tables.writes[table] for table in self._reads)
 
 
@@ -128,7 +134,7 @@ class Membership:
         members = self._members.of(user)
         created = self._state.memberless.get(user)
         if created and self._members.created_audiences:
-            members |= created.keys()
+            members = members.union(created)
         return Viewer(user, members)
 
     def may_write(self, user: str, audience: Audience) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from synchrotron.core.fold import apply
 from synchrotron.core.ids import ClientId
-from synchrotron.core.messages import RowPatch, SentAction, SentCorrection
+from synchrotron.core.messages import SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target, Values
 from synchrotron.core.records import ActionRecord
 from synchrotron.testing.membership import Membership, Viewer
@@ -50,36 +50,44 @@ class Rights:
 
     def action_fault(self, user: str, client: ClientId, sent: SentAction) -> Fault | None:
         """What denies an action that is not stored yet."""
+        if fault := self.form_fault(user, client, sent):
+            return fault
+        for audience in sent.record.audiences or ():
+            if not self._membership.may_write(user, audience):
+                return Fault(None, f"it declares {audience}, in which {user} may not write (H7)")
+        for sent_patch in sent.patches:
+            target, patch = sent_patch.target, sent_patch.patch
+            if patch and (reason := self._patch_fault(user, sent.record, target, patch)):
+                return Fault(target.row, reason)
+        return None
+
+    def form_fault(self, user: str, client: ClientId, sent: SentAction) -> Fault | None:
+        """What denies an action whatever rows and rights there are."""
         record = sent.record
         if record.user != user or record.client_id != client:
             return Fault(None, "a replica uploads its own user's and its own client's actions (H9)")
         if self._state.action_at(record.order_key):
             return Fault(None, f"another action has the order key {record.order_key}")
-        for audience in record.audiences or ():
-            if not self._membership.may_write(user, audience):
-                return Fault(None, f"it declares {audience}, in which {user} may not write (H7)")
         seen: set[Target] = set()
         for patch in sent.patches:
-            if reason := self._action_patch_fault(user, record, patch):
-                return Fault(RowKey(patch.table, tuple(patch.key)), reason)
+            row = RowKey(patch.table, tuple(patch.key))
+            if reason := self._proposals.fault(patch):
+                return Fault(row, reason)
+            if patch.op is None:
+                return Fault(row, "a new action has nothing to remove")
             if patch.target in seen:
-                return Fault(
-                    patch.target.row, "an action has one patch for a row in an audience (A8)"
-                )
+                return Fault(row, "an action has one patch for a row in an audience (A8)")
             seen.add(patch.target)
         return None
 
-    def _action_patch_fault(self, user: str, record: ActionRecord, sent: RowPatch) -> str | None:
-        if reason := self._proposals.fault(sent):
-            return reason
-        if sent.patch is None:
-            return "a new action has nothing to remove"
-        target = sent.target
+    def _patch_fault(
+        self, user: str, record: ActionRecord, target: Target, patch: Patch
+    ) -> str | None:
         if reason := self._write_fault(user, record, target):
             return reason
         before = self._state.row_before(target, record.order_key)
         known = self._state.is_known(target)
-        return self.place_fault(user, target, before, sent.patch, known=known)
+        return self.place_fault(user, target, before, patch, known=known)
 
     # ---- corrections --------------------------------------------------------------
 

@@ -95,6 +95,9 @@ class State:
     """By creator, the audiences that never had a member."""
 
     actions: dict[ActionId, StoredAction] = field(default_factory=dict)
+    renamed: dict[ActionId, str] = field(default_factory=dict)
+    """The seeds of runs that were stored under another id than this, which they had in
+    another copy of their file; kept for ever (O6)."""
     base: dict[Target, Values] = field(default_factory=dict)
     history: list[ActionRecord] = field(default_factory=list)
     """Every record ever accepted, pruned ones too: for oracles."""
@@ -135,8 +138,8 @@ class State:
     def since(self, cursor: Seq) -> Iterator[tuple[Seq, ActionId]]:
         """What happened after `cursor`, one entry for each seq."""
         start = max(cursor, self.pruned)
-        ids = islice(self.news, start - self.pruned, None)
-        return ((Seq(seq), id) for seq, id in enumerate(ids, start + 1))
+        news = self.news[start - self.pruned :]
+        return ((Seq(seq), id) for seq, id in enumerate(news, start + 1))
 
     def token_of(self, seq: Seq) -> str | None:
         """The token of the commit that a seq belongs to; "" before the first."""
@@ -149,6 +152,20 @@ class State:
         """Whether this id was ever accepted, pruned or not (O5)."""
         client, n = split_action_id(id)
         return client in self.clients and self.clients[client].accepted_n(n)
+
+    def was_pruned(self, id: ActionId) -> bool:
+        return id not in self.actions and self.was_accepted(id)
+
+    def seed_under(self, id: ActionId) -> str | None:
+        """The seed of the run that is, or for another copy of its file was, known by this id."""
+        stored = self.actions.get(id)
+        return stored.record.seed if stored else self.renamed.get(id)
+
+    def rename(self, old: ActionId, record: ActionRecord) -> None:
+        """A stored run had this id before; only the user's own ids count (H9)."""
+        owner = self.clients.get(split_action_id(old)[0])
+        if owner is None or owner.user == record.user:
+            self.undo.put(self.renamed, old, record.seed)
 
     # ---- rows at a place in history -----------------------------------------------
 

@@ -15,7 +15,8 @@ the newest valid prefix.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from synchrotron.core.ids import ActionId, ClientId, Seq
@@ -137,11 +138,13 @@ class Judgement:
 
     # ---- trials -------------------------------------------------------------------
 
-    def _try(self, corrections: set[Index], actions: Iterable[SentAction]) -> Trial:
+    def _try(self, corrections: set[Index], actions: Sequence[SentAction]) -> Trial:
         """Stage these corrections, but for those without a right to stay, and these actions."""
         denied: set[Index] = set()
-        while more := self._stage_corrections(sorted(corrections - denied)):
+        while more := self._out_of_place(corrections - denied, actions):
             denied |= more
+        self._restart()
+        self._stage_corrections(corrections - denied)
         violations = [self._write()]
         for sent in actions:
             user, client = self._upload.viewer.user, self._upload.client
@@ -157,17 +160,6 @@ class Judgement:
             self._tables.back_to_begin()
         self._unwritten.clear()
 
-    def _stage_action(self, sent: SentAction) -> None:
-        self._state.stage_action(sent.record)
-        for patch in sent.patches:
-            self._stage(sent.record.id, patch.target, patch.patch)
-            self._state.refold(patch.target, added=sent.record.id)
-
-    def _stage(self, id: ActionId, target: Target, patch: Patch | None) -> None:
-        user, client = self._upload.viewer.user, self._upload.client
-        self._state.stage_patch(id, target, patch, client, user)
-        self._unwritten[target.row] = None
-
     def _write(self) -> Violation | None:
         """Bring the tables to the present end state, if that is valid."""
         violation = self._tables.write({row: self._state.living(row) for row in self._unwritten})
@@ -176,43 +168,62 @@ class Judgement:
             self._membership.note_members()
         return violation
 
-    def _stage_corrections(self, indices: Sequence[Index]) -> set[Index]:
-        """Stage corrections on a clean state, and give those that must be denied.
+    def _stage_action(self, sent: SentAction) -> None:
+        self._state.stage_action(sent.record)
+        for patch in sent.patches:
+            self._stage(sent.record.id, patch.target, patch.patch)
+            self._state.refold(patch.target, added=sent.record.id)
 
-        Some rest on others of the same upload, such as an update on an insert that was
-        added: their places are judged when all are staged.
+    def _stage_corrections(self, indices: Iterable[Index]) -> None:
+        targets: dict[Target, None] = {}
+        for i in sorted(indices):
+            id, sent = self._upload.corrections[i].action_id, self._upload.corrections[i].patch
+            self._stage(id, sent.target, sent.patch)
+            self._state.undo.append(self._state.staged, Stage(id, sent.target))
+            targets[sent.target] = None
+        for target in targets:
+            self._state.refold(target)
+
+    def _stage(self, id: ActionId, target: Target, patch: Patch | None) -> None:
+        user, client = self._upload.viewer.user, self._upload.client
+        self._state.stage_patch(id, target, patch, client, user)
+        self._unwritten[target.row] = None
+
+    # ---- corrections --------------------------------------------------------------
+
+    def _out_of_place(self, indices: set[Index], actions: Iterable[SentAction]) -> set[Index]:
+        """Corrections to be denied, whatever becomes of the actions: for a right, or a row.
+
+        A correction may rest on another one, or on an action, as an update rests on an
+        insert that came late. So its row is looked at when everything is staged.
         """
+        if not indices:
+            return set()
         self._restart()
-        corrections = {i: self._upload.corrections[i] for i in indices}
+        corrections = {i: self._upload.corrections[i] for i in sorted(indices)}
         viewer = self._upload.viewer
-        if denied := {
-            i for i, c in corrections.items() if self._rights.correction_fault(viewer, c)
-        }:
+        faults = {i: self._rights.correction_fault(viewer, c) for i, c in corrections.items()}
+        if denied := {i for i, fault in faults.items() if fault}:
             return denied
         replaced = {
             i: self._state.actions[c.action_id].patches.get(c.patch.target)
             for i, c in corrections.items()
         }
-        for c in corrections.values():
-            self._stage(c.action_id, c.patch.target, c.patch.patch)
-            self._state.undo.append(self._state.staged, Stage(c.action_id, c.patch.target))
-        return set(self._out_of_place(corrections, replaced))
+        self._stage_corrections(indices)
+        for sent in takewhile(self._has_form, actions):
+            self._stage_action(sent)
+        places = {(c.patch.target, c.action_id): i for i, c in corrections.items()}
+        return {
+            i
+            for target in {target for target, _ in places}
+            for id, before in self._state.life_of(target)
+            if (i := places.get((target, id))) is not None
+            and self._place_fault(target, id, before, replaced[i])
+        }
 
-    def _out_of_place(
-        self,
-        corrections: Mapping[Index, SentCorrection],
-        replaced: Mapping[Index, StoredPatch | None],
-    ) -> Iterator[Index]:
-        """Fold the rows of staged corrections, and give those denied for what a row was."""
-        by_row: dict[Target, dict[ActionId, Index]] = {}
-        for i, c in corrections.items():
-            by_row.setdefault(c.patch.target, {})[c.action_id] = i
-        for target, indices in by_row.items():
-            self._state.refold(target)
-            for id, before in self._state.life_of(target):
-                i = indices.get(id)
-                if i is not None and self._place_fault(target, id, before, replaced[i]):
-                    yield i
+    def _has_form(self, sent: SentAction) -> bool:
+        viewer, client = self._upload.viewer, self._upload.client
+        return self._rights.form_fault(viewer.user, client, sent) is None
 
     def _place_fault(
         self, target: Target, id: ActionId, before: Values | None, old: StoredPatch | None

@@ -30,7 +30,7 @@ CREATE TABLE synchrotron_replica (
 CREATE TABLE synchrotron_action (
     position INTEGER PRIMARY KEY,
     order_key TEXT NOT NULL UNIQUE,
-    record TEXT NOT NULL,               -- JSON
+    record BLOB NOT NULL,               -- MessagePack
     seq INTEGER,                        -- NULL: pending
     newest INTEGER,                     -- the newest seq of the action and its patches
     unsent INTEGER NOT NULL,            -- 1: it has corrections to send
@@ -57,7 +57,7 @@ CREATE TABLE synchrotron_outcome (
 -- Own ids that a restored or copied file gave up (O6): the old one leads to the new.
 CREATE TABLE synchrotron_renamed (
     old_id TEXT PRIMARY KEY,
-    new_id TEXT NOT NULL
+    new_id TEXT NOT NULL UNIQUE
 ) WITHOUT ROWID;
 
 -- Foreign programs are stopped by the guard triggers; they belong to the file, while

@@ -1,0 +1,247 @@
+"""Restored and copied files, and ids that are never used twice (O5, O6)."""
+
+import pytest
+from tests.replica.shop import add, buy, create_counter, put_on_sale
+
+from synchrotron.errors import Offline
+
+pytestmark = pytest.mark.spec("O6")
+
+
+def client_of(run):
+    return run.id.rpartition("-")[0]
+
+
+def test_a_restored_file_returns_to_the_present_by_itself(world, counts):
+    a, b = world.synced("alice", "a.db"), world.synced("bob")
+    a.run(create_counter, id="x")
+    old = a.run(add, id="x", by=1)
+    a.sync()
+    a.close()
+    world.copy_file("a.db", "backup.db")
+    a = world.replica("alice", "a.db")
+    a.run(add, id="x", by=10)
+    a.sync()
+    a.close()
+    world.copy_file("backup.db", "a.db")
+    a = world.replica("alice", "a.db")
+    assert counts(a) == {"x": 1}
+
+    a.sync()
+    assert counts(a) == {"x": 11}
+    run = a.run(add, id="x", by=100)
+    a.sync()
+
+    assert run.outcome.state == "accepted", "it is not taken for a retry"
+    assert client_of(run) != client_of(old)
+    world.settle(a, b)
+    assert counts(a) == counts(b) == counts(world.server) == {"x": 111}
+    assert len(world.server.history) == 4
+
+
+def test_a_restored_file_that_runs_before_it_syncs_is_not_taken_for_a_retry(world, counts):
+    a = world.synced("alice", "a.db")
+    a.run(create_counter, id="x")
+    a.sync()
+    a.close()
+    world.copy_file("a.db", "backup.db")
+    a = world.replica("alice", "a.db")
+    lost = a.run(add, id="x", by=10)
+    a.sync()
+    a.close()
+    world.copy_file("backup.db", "a.db")
+    a = world.replica("alice", "a.db")
+    run = a.run(add, id="x", by=100)
+    assert run.id == lost.id, "the file does not know better"
+
+    a.sync()
+
+    assert counts(a) == counts(world.server) == {"x": 110}
+    assert run.outcome.state == "accepted"
+    assert run.outcome.id != run.id, "the old id leads to the outcome of the new one"
+    assert a.outcome(run.id) == a.outcome(run.outcome.id)
+
+
+def test_a_renewed_action_keeps_its_seed_and_so_the_ids_it_made(world, rows):
+    a = world.synced("alice", "a.db")
+    a.run(put_on_sale, id="pen", stock=5)
+    a.sync()
+    a.close()
+    world.copy_file("a.db", "backup.db")
+    a = world.replica("alice", "a.db")
+    a.run(buy, id="pen")
+    a.sync()
+    a.close()
+    world.copy_file("backup.db", "a.db")
+    a = world.replica("alice", "a.db")
+    run = a.run(buy, id="pen")
+    seed = a.log()[-1].seed
+
+    a.sync()
+
+    [record] = [r for r in a.log() if r.id == run.outcome.id]
+    assert record.seed == seed
+    assert run.result in [row["id"] for row in rows(a, "sale")]
+    assert len(rows(a, "sale")) == 2
+    assert rows(a, "item") == world.server.rows("item")
+
+
+def test_pending_actions_in_the_copy_that_were_accepted_are_not_run_again(world, counts):
+    a = world.synced("alice", "a.db")
+    a.run(create_counter, id="x")
+    a.sync()
+    run = a.run(add, id="x", by=10)
+    a.close()
+    world.copy_file("a.db", "backup.db")
+    a = world.replica("alice", "a.db")
+    a.sync()  # the action is accepted
+    a.run(add, id="x", by=100)
+    a.sync()
+    a.close()
+    world.copy_file("backup.db", "a.db")
+    a = world.replica("alice", "a.db")
+    fresh = a.run(add, id="x", by=1_000)
+
+    a.sync()
+
+    assert counts(a) == counts(world.server) == {"x": 1_110}
+    assert a.outcome(run.id).state == "accepted"
+    assert fresh.outcome.state == "accepted"
+    assert len(world.server.history) == 4
+    assert len({record.seed for record in world.server.history}) == 4
+
+
+def test_pending_actions_that_were_accepted_and_pruned_are_parked_as_restored(world, counts):
+    a = world.synced("alice", "a.db")
+    a.run(create_counter, id="x")
+    a.sync()
+    run = a.run(add, id="x", by=10)
+    a.close()
+    world.copy_file("a.db", "backup.db")
+    a = world.replica("alice", "a.db")
+    a.sync()
+    a.close()
+    world.server.prune(keep=0)
+    world.copy_file("backup.db", "a.db")
+    a = world.replica("alice", "a.db")
+
+    a.sync()
+
+    outcome = a.outcome(run.id)
+    assert (outcome.state, outcome.reason) == ("parked", "restored")
+    assert counts(a) == counts(world.server) == {"x": 10}
+
+
+def test_a_copied_file_used_twice_becomes_two_replicas(world, counts):
+    a = world.synced("alice", "a.db")
+    a.run(create_counter, id="x")
+    a.sync()
+    a.close()
+    world.copy_file("a.db", "copy.db")
+    one, two = world.replica("alice", "a.db"), world.replica("alice", "copy.db")
+
+    for i in range(3):
+        one.run(add, id="x", by=1)
+        two.run(add, id="x", by=10)
+        for replica in (one, two) if i % 2 else (two, one):
+            replica.sync()
+    world.settle(one, two)
+
+    assert counts(one) == counts(two) == counts(world.server) == {"x": 33}
+    assert len({r.client_id for r in world.server.history}) == 2
+    assert all(o.state == "accepted" for r in (one, two) for o in r.outcomes())
+
+
+def test_a_copy_with_a_pending_action_used_twice_runs_it_once(world, counts):
+    a = world.synced("alice", "a.db")
+    a.run(create_counter, id="x")
+    a.sync()
+    a.run(add, id="x", by=1)
+    a.close()
+    world.copy_file("a.db", "copy.db")
+    one, two = world.replica("alice", "a.db"), world.replica("alice", "copy.db")
+    world.settle(one, two)
+    assert counts(one) == counts(two) == counts(world.server) == {"x": 1}
+    assert len(world.server.history) == 2
+
+
+def test_a_restored_copy_of_a_copy_finds_its_way_too(world, counts):
+    a = world.synced("alice", "a.db")
+    a.run(create_counter, id="x")
+    a.sync()
+    runs = []
+    for i in range(3):
+        a.close()
+        world.copy_file("a.db", "backup.db")
+        a = world.replica("alice", "a.db")
+        a.run(add, id="x", by=1)
+        a.sync()
+        a.close()
+        world.copy_file("backup.db", "a.db")
+        a = world.replica("alice", "a.db")
+        runs.append(a.run(add, id="x", by=10))
+        if i != 1:
+            a.sync()
+    world.settle(a)
+    assert counts(a) == counts(world.server) == {"x": 33}
+    assert len({r.seed for r in world.server.history}) == len(world.server.history) == 7
+
+
+@pytest.mark.spec("O6", "O5")
+def test_a_lost_answer_is_no_restored_file(world, counts):
+    a = world.synced("alice", "a.db")
+    wire = world.wires[a]
+    first = a.run(create_counter, id="x")
+    for _ in range(3):
+        wire.lose("answer")
+        with pytest.raises(Offline):
+            a.sync()
+        a.run(add, id="x", by=1)
+    a.close()
+    a = world.replica("alice", "a.db")
+    a.sync()
+
+    assert counts(a) == counts(world.server) == {"x": 3}
+    assert {r.client_id for r in world.server.history} == {client_of(first)}
+
+
+def test_a_snapshot_request_of_a_restored_file_is_recognised(world, counts):
+    a = world.replica("alice", "a.db")
+    a.run(create_counter, id="x")
+    a.close()
+    world.copy_file("a.db", "backup.db")  # it never synced
+    a = world.synced("alice", "a.db")
+    a.run(add, id="x", by=1)
+    a.sync()
+    a.close()
+    world.copy_file("backup.db", "a.db")
+    a = world.replica("alice", "a.db")
+    a.run(create_counter, id="y")
+
+    a.sync()
+
+    assert counts(a) == counts(world.server) == {"x": 1, "y": 0}
+    assert len(world.server.history) == 3
+
+
+def test_parked_actions_of_a_restored_file_can_still_be_retried(world, counts):
+    a = world.synced("alice", "a.db")
+    world.server.policy = lambda *_: False
+    run = a.run(create_counter, id="x")
+    a.sync()
+    a.close()
+    world.copy_file("a.db", "backup.db")
+    a = world.replica("alice", "a.db")
+    world.server.policy = None
+    a.run(create_counter, id="y")
+    a.sync()
+    a.close()
+    world.copy_file("backup.db", "a.db")
+    a = world.synced("alice", "a.db")
+
+    retried = a.retry(run.id)
+    a.sync()
+
+    assert retried.id != run.id
+    assert a.outcome(run.id).state == "accepted"
+    assert counts(a) == counts(world.server) == {"x": 0, "y": 0}
