@@ -26,6 +26,7 @@ PACKAGES = (
     "__init__",
     "testing",
     "cli",
+    "__main__",
 )
 """`__init__` is what an application imports; after it comes what only tests and people need."""
 

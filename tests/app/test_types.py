@@ -80,6 +80,7 @@ def assert_one_form(type: ColumnType, stored: Stored) -> None:
         assert same(wire, stored)
 
 
+@pytest.mark.spec("M2")
 @pytest.mark.parametrize(("declared", "python", "stored", "wire"), EXAMPLES)
 def test_a_value_has_one_form_in_each_place(
     declared: str, python: Any, stored: Stored, wire: Any

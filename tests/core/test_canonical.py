@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -93,7 +94,7 @@ def test_a_value_has_one_text(value: Any, text: str) -> None:
         object(),
         1 + 2j,
     ],
-    ids=repr,
+    ids=lambda value: re.sub(" at 0x.*", "", repr(value)),
 )
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [1, {"x": [v]}]], ids=["bare", "inside"])
 def test_what_has_no_form_is_refused_wherever_it_stands(value: Any, wrap: Any) -> None:

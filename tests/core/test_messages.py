@@ -101,6 +101,7 @@ def same(a: Any, b: Any) -> bool:
 # ---- round trips ---------------------------------------------------------------------
 
 
+@pytest.mark.spec("M2")
 @pytest.mark.parametrize(("kind", "answer"), ANSWERS, ids=[kind for kind, _ in ANSWERS])
 def test_an_answer_arrives_as_it_was_sent(kind: str, answer: m.SyncAnswer) -> None:
     sent = m.encode(answer)
@@ -162,6 +163,7 @@ def spoilt(value: Any, path: list[Any], wrong: Any) -> bytes:
     return canonical(message).encode()
 
 
+@pytest.mark.spec("M1")
 @pytest.mark.parametrize(
     ("path", "wrong"),
     [
@@ -192,6 +194,7 @@ def test_an_invalid_request_is_refused(path: list[Any], wrong: Any) -> None:
         m.decode_request(spoilt(REQUEST, path, wrong))
 
 
+@pytest.mark.spec("M1")
 @pytest.mark.parametrize(
     ("answer", "path", "wrong"),
     [
@@ -233,6 +236,7 @@ def test_what_is_no_message_is_refused(decoder: Callable[[bytes], Any], message:
         decoder(message)
 
 
+@pytest.mark.spec("M1")
 def test_what_a_later_version_adds_is_passed_over() -> None:
     message = decode(m.encode(REQUEST)) | {"colour": "blue"}
     assert same(m.decode_request(canonical(message).encode()), REQUEST)

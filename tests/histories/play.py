@@ -334,7 +334,7 @@ class World:
         store = peer.replica._engine.store
         state = store.read_state()
         allowed = set(state.audiences)
-        for entry in store.log.pending(state.pending_from):
+        for entry in store.log.pending():
             allowed.update(target.audience for target in entry.effects)
         for table, rows in tables_of(store).items():
             for row in rows:

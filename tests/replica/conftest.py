@@ -78,9 +78,7 @@ class World:
         self.folder = folder
         self.clock = Clock()
         self.entropy = random.Random(0).randbytes
-        self.server = MemoryServer(
-            shop.app, audiences, self.clock, entropy=self.entropy, **options
-        )
+        self.server = MemoryServer(shop.app, audiences, self.clock, entropy=self.entropy, **options)
         self.wires: dict[Replica, Wire] = {}
 
     def replica(

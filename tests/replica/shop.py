@@ -183,15 +183,11 @@ def invite(ctx: Context, *, project: str, user: str) -> None:
 
 @app.action(audience="project:{project}")
 def remove_member(ctx: Context, *, project: str, user: str) -> None:
-    ctx.execute(
-        "DELETE FROM project_member WHERE project_id = ? AND user_id = ?", (project, user)
-    )
+    ctx.execute("DELETE FROM project_member WHERE project_id = ? AND user_id = ?", (project, user))
 
 
 @app.action(audience="project:{project}")
 def create_todo(ctx: Context, *, project: str, text: str) -> str:
     todo = ctx.new_id("todo")
-    ctx.execute(
-        "INSERT INTO todo (id, project_id, text) VALUES (?, ?, ?)", (todo, project, text)
-    )
+    ctx.execute("INSERT INTO todo (id, project_id, text) VALUES (?, ?, ?)", (todo, project, text))
     return todo

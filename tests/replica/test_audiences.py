@@ -9,8 +9,8 @@ from tests.replica.shop import (
     create_project,
     create_task,
     create_todo,
-    invite,
     drop_counter,
+    invite,
     remove_member,
     sort_in,
 )

@@ -25,7 +25,7 @@ def agree(world, counts, a, b, expected):
     assert counts(a) == counts(b) == counts(world.server) == expected
 
 
-@pytest.mark.spec("O6", "H4")
+@pytest.mark.spec("O6", "H4", "M3")
 @pytest.mark.parametrize("lost", ["request", "answer"])
 def test_an_upload_that_was_lost_either_way_is_stored_once(world, counts, halves, lost):
     a, b, _, _ = halves
@@ -62,7 +62,7 @@ def test_after_a_lost_answer_others_actions_in_between_are_taken_into_account(
     assert len(world.server.history) == 4
 
 
-@pytest.mark.spec("O6")
+@pytest.mark.spec("O6", "M3")
 def test_a_request_delivered_twice_is_answered_as_a_duplicate_and_does_nothing(
     world, counts, halves
 ):
@@ -81,7 +81,7 @@ def test_a_request_delivered_twice_is_answered_as_a_duplicate_and_does_nothing(
     assert len(world.server.history) == 2
 
 
-@pytest.mark.spec("O6")
+@pytest.mark.spec("O6", "M3")
 def test_an_answer_taken_twice_changes_nothing_the_second_time(world, counts, halves):
     a, b, engine, send = halves
     run = a.run(add, id="x", by=1)
@@ -99,7 +99,7 @@ def test_an_answer_taken_twice_changes_nothing_the_second_time(world, counts, ha
     agree(world, counts, a, b, {"x": 1, "y": 0})
 
 
-@pytest.mark.spec("O6")
+@pytest.mark.spec("O6", "M3")
 def test_an_answer_that_comes_after_a_later_one_is_ignored(world, counts, halves):
     a, b, engine, send = halves
     run = a.run(add, id="x", by=1)
@@ -130,10 +130,30 @@ def test_a_request_that_arrives_after_a_later_one_stores_nothing(world, counts, 
     a.sync()
 
     answer = send(delayed)
+    before = engine.state()
 
-    assert isinstance(answer, Duplicate)
+    assert not isinstance(answer, Ok)
     engine.take(delayed, answer)
+    assert engine.state() == before, "it is not even taken for a restored file"
     agree(world, counts, a, b, {"x": 11})
+
+
+@pytest.mark.spec("O6")
+def test_a_request_overtaken_by_a_later_one_is_not_taken_for_a_restored_file(world, counts, halves):
+    """As where two processes sync one file: the later request is still to be answered."""
+    a, b, engine, send = halves
+    client = engine.state().client_id
+    run = a.run(add, id="x", by=1)
+    slow, fast = engine.ask(), engine.ask()
+    fast_answer, slow_answer = send(fast), send(slow)
+    assert not isinstance(slow_answer, Ok)
+
+    engine.take(slow, slow_answer)
+    engine.take(fast, fast_answer)
+
+    assert engine.state().client_id == client
+    assert (run.outcome.id, run.outcome.state) == (run.id, "accepted")
+    agree(world, counts, a, b, {"x": 1})
 
 
 @pytest.mark.spec("S1")
@@ -236,7 +256,7 @@ def test_a_retry_whose_effects_differ_by_now_corrects_what_was_stored(world, row
 @pytest.mark.spec("H4", "O4")
 def test_a_retry_takes_over_the_stored_order_key(world, counts, halves):
     """A copy of the key was made before: the stored one wins on every replica."""
-    a, b, engine, send = halves
+    a, b, _, _ = halves
     run = a.run(add, id="x", by=1)
     stored = a.log()[-1].order_key
     world.wires[a].lose("answer")

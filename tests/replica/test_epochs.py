@@ -74,10 +74,8 @@ def test_whoever_synced_nothing_since_the_backup_notices_nothing(world, counts):
     assert counts(a) == counts(b) == counts(world.server) == {"x": 1}
 
 
-def test_what_was_pruned_here_and_lost_there_is_not_forgotten_silently(
-    world, after_backup, counts
-):
-    a, b, backup, lost = after_backup
+def test_what_was_pruned_here_and_lost_there_is_not_forgotten_silently(world, after_backup, counts):
+    a, _, backup, lost = after_backup
     a.prune()
     world.server.restore(backup)
 
@@ -88,7 +86,7 @@ def test_what_was_pruned_here_and_lost_there_is_not_forgotten_silently(
 
 
 def test_running_goes_on_with_new_ids_after_it(world, after_backup, counts):
-    a, b, backup, lost = after_backup
+    a, _, backup, lost = after_backup
     world.server.restore(backup)
     a.sync()
     later = a.run(add, id="x", by=5)

@@ -164,9 +164,9 @@ def test_blocked_says_who_has_to_act(world):
 
 
 def test_without_a_server_syncing_is_a_mistake(world):
-    with shop.app.open(":memory:", user="alice") as alone:
-        with pytest.raises(UsageError, match="there is no server"):
-            alone.sync()
+    alone = shop.app.open(":memory:", user="alice")
+    with alone, pytest.raises(UsageError, match="there is no server"):
+        alone.sync()
 
 
 def test_each_exchange_is_one_line_of_log(world, caplog):

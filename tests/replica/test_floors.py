@@ -254,7 +254,7 @@ def test_a_lost_answer_and_then_pruning_does_not_run_an_action_twice(world, coun
     assert len(world.server.history) == 4
 
 
-@pytest.mark.spec("F4")
+@pytest.mark.spec("F4", "R1")
 def test_a_rebase_keeps_outcomes_and_what_is_parked(world):
     a, b = world.synced("alice"), world.synced("bob")
     world.server.policy = lambda user, op, table, row: row.get("id") != "no"

@@ -149,7 +149,7 @@ def test_a_copied_file_used_twice_becomes_two_replicas(world, counts):
 
     assert counts(one) == counts(two) == counts(world.server) == {"x": 33}
     assert len({r.client_id for r in world.server.history}) == 2
-    assert all(o.state == "accepted" for r in (one, two) for o in r.outcomes())
+    assert all(o.seq is not None for r in (one, two) for o in r.outcomes())
 
 
 def test_a_copy_with_a_pending_action_used_twice_runs_it_once(world, counts):
@@ -165,11 +165,10 @@ def test_a_copy_with_a_pending_action_used_twice_runs_it_once(world, counts):
     assert len(world.server.history) == 2
 
 
-def test_a_restored_copy_of_a_copy_finds_its_way_too(world, counts):
+def test_a_file_can_be_restored_again_and_again(world, counts):
     a = world.synced("alice", "a.db")
     a.run(create_counter, id="x")
     a.sync()
-    runs = []
     for i in range(3):
         a.close()
         world.copy_file("a.db", "backup.db")
@@ -179,8 +178,8 @@ def test_a_restored_copy_of_a_copy_finds_its_way_too(world, counts):
         a.close()
         world.copy_file("backup.db", "a.db")
         a = world.replica("alice", "a.db")
-        runs.append(a.run(add, id="x", by=10))
-        if i != 1:
+        a.run(add, id="x", by=10)
+        if i != 1:  # this one's fate is decided in the next round
             a.sync()
     world.settle(a)
     assert counts(a) == counts(world.server) == {"x": 33}

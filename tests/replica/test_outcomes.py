@@ -7,7 +7,6 @@ from tests.replica.shop import (
     add,
     buy,
     create_counter,
-    drop_counter,
     give_badge,
     put_on_sale,
 )
@@ -31,6 +30,7 @@ def test_an_action_is_pending_and_then_accepted(world):
     assert run.outcome.detail is None
 
 
+@pytest.mark.spec("R3")
 def test_changed_names_the_rows_that_differ_and_ends_when_they_do_not(world):
     a, b = world.synced("alice"), world.synced("bob")
     b.run(create_counter, id="x")
@@ -47,6 +47,7 @@ def test_changed_names_the_rows_that_differ_and_ends_when_they_do_not(world):
     assert run.outcome.seq is not None
 
 
+@pytest.mark.spec("R2")
 def test_rejected_after_acceptance_says_the_error(world):
     a, b = world.synced("alice"), world.synced("bob")
     b.run(put_on_sale, id="pen", stock=1)
@@ -61,7 +62,7 @@ def test_rejected_after_acceptance_says_the_error(world):
     assert run.outcome.seq is not None
 
 
-@pytest.mark.spec("H1")
+@pytest.mark.spec("H1", "R2")
 def test_rejected_before_acceptance_is_uploaded_without_patches(world):
     a, b = world.synced("alice"), world.synced("bob")
     b.run(put_on_sale, id="pen", stock=1)
@@ -82,6 +83,7 @@ def test_rejected_before_acceptance_is_uploaded_without_patches(world):
     assert (run.outcome.state, run.outcome.seq) == ("rejected", world.server.log()[-1][1])
 
 
+@pytest.mark.spec("R4")
 def test_denied_is_parked_and_taken_out_of_local_state(world, counts):
     a = world.synced("alice")
     world.server.policy = refuse("alice")
@@ -100,7 +102,7 @@ def test_denied_is_parked_and_taken_out_of_local_state(world, counts):
     assert a.state == "in step"
 
 
-@pytest.mark.spec("O5")
+@pytest.mark.spec("O5", "R4")
 def test_a_retry_keeps_id_and_order_key_while_they_are_above_the_floors(world, counts):
     a = world.synced("alice")
     world.server.policy = refuse("alice")
@@ -152,6 +154,7 @@ def test_what_is_refused_again_is_parked_again(world):
     assert len(a.parked()) == 1
 
 
+@pytest.mark.spec("R4")
 def test_a_discarded_action_stays_discarded(world):
     a = world.synced("alice")
     world.server.policy = refuse("alice")
@@ -194,6 +197,7 @@ def test_below_the_servers_floor_an_outcome_is_final(world):
     assert not later.outcome.final
 
 
+@pytest.mark.spec("R1")
 def test_outcomes_survive_a_restart(world):
     a, b = world.synced("alice", "a.db"), world.synced("bob")
     b.run(create_counter, id="x")
@@ -229,7 +233,7 @@ def test_outcomes_survive_a_restart(world):
     assert [again.outcome(o.id) for o in before] == before
 
 
-@pytest.mark.spec("F3", "F5")
+@pytest.mark.spec("F3", "F5", "R1")
 def test_outcomes_survive_pruning(world, rows):
     a, b = world.synced("alice"), world.synced("bob")
     b.run(create_counter, id="x")

@@ -130,6 +130,7 @@ def test_arguments_are_stored_by_name_with_their_defaults(world):
         ((), {"id": "x\0", "by": 1}),
         ((), {"id": "\ud800", "by": 1}),
         ((), {"id": None, "by": 1}),
+        ((), {"id": "x", "by": 2**64}),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_before_the_run(world, args, kwargs):
@@ -172,7 +173,7 @@ def test_what_is_not_an_action_of_this_application_is_refused(world):
 
     def undecorated(ctx: Context) -> None: ...
 
-    with pytest.raises(UnknownAction, match="decorate it with @app.action"):
+    with pytest.raises(UnknownAction, match=r"decorate it with @app\.action"):
         replica.run(undecorated)
     with pytest.raises(UnknownAction, match="'add'"):
         replica.run(add, id="x", by=1)
@@ -389,3 +390,26 @@ def test_an_unknown_outcome_is_an_error_of_its_own(world):
     for id in ("nothing", f"{'a' * 24}-1", ""):
         with pytest.raises(UnknownOutcome):
             replica.outcome(id)
+
+
+@pytest.mark.spec("A5")
+@pytest.mark.parametrize(
+    "value", [2**53 + 1, -(2**63), 1.0, 5e-324, "a\u2028b", [], {"": None}, True, None]
+)
+def test_an_argument_is_read_back_as_it_was_given(world, value):
+    app = fresh()
+    seen: list[Any] = []
+
+    @app.action
+    def keep(ctx: Context, *, value: Any) -> None:
+        seen.append(value)
+
+    replica = world.synced(app=app)
+    replica.run(keep, value=value)
+    replica.sync()
+    other = world.synced(app=app)
+    stored = [*(r.args["value"] for r in replica.log()), world.server.history[0].args["value"]]
+    for found in (*seen, *stored):
+        assert found == value
+        assert type(found) is type(value)
+    assert other.log() == []

@@ -9,6 +9,7 @@ import pytest
 
 from synchrotron import App, Context, Replica
 from synchrotron.errors import ConstraintError, ForeignKeyError, MachineError
+from synchrotron.store.capture import same_row
 
 Do = Callable[..., Any]
 Patches = Callable[[Replica], dict[tuple[Any, ...], Any]]
@@ -399,6 +400,7 @@ def test_a_delete_of_everything_is_captured_row_by_row(
     replica: Replica, do: Do, patches: Patches
 ) -> None:
     """SQLite would empty a table at once, unseen, where the statement was prepared unwatched."""
+    replica._engine.store.writer.execute("DELETE FROM pair")  # prepared, and kept
     for _ in range(2):
         do(replica, "INSERT INTO pair (a, b) VALUES ('x', 1), ('y', 2)")
         do(replica, "DELETE FROM pair")
@@ -438,6 +440,16 @@ def test_an_insert_from_a_query_is_captured(replica: Replica, do: Do, patches: P
     assert len(patches(replica)) == 40
 
 
+def test_images_of_other_types_are_not_the_same() -> None:
+    """No column gives 1 where it gave 1.0; should one do so, that is a change."""
+    for image in [(1,), (1.0,), (True,), ("1",), (b"1",), (None,), ()]:
+        assert same_row(image, tuple(image))
+        for other in [(1,), (1.0,), (True,), ("1",), (b"1",), (None,), (1, 1), None]:
+            alike = other is not None and list(map(repr, image)) == list(map(repr, other))
+            assert same_row(image, other) is alike
+    assert same_row(None, None)
+
+
 # ---- failures ------------------------------------------------------------------------
 
 
@@ -451,9 +463,18 @@ def test_an_action_whose_capture_fails_has_failed(
         def get(self, _: str) -> None:
             raise KeyError("out of order")
 
+    @replica._definition.action
+    def translate(ctx: Context) -> None:
+        try:
+            ctx.execute("INSERT INTO item (id) VALUES ('a')")
+        except Exception as error:
+            raise LookupError("the application's own word") from error
+
     monkeypatch.setattr(replica._engine.store.capture, "_tables", Broken())
     with pytest.raises(MachineError, match="out of order"):
         do(replica, "INSERT INTO item (id) VALUES ('a')", swallow=swallow)
+    with pytest.raises(MachineError, match="out of order"):
+        replica.run(translate)
     monkeypatch.undo()
     assert replica.query("SELECT * FROM item") == []
     assert replica.log() == []

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import apsw
 import pytest
 
 from synchrotron import App, Context
 from synchrotron.core.ids import SeededRandom
+from synchrotron.errors import StatementRefused
 from synchrotron.testing.memory_server import MemoryServer
 
 NOW_MS = 1_700_000_000_123
@@ -114,3 +116,51 @@ def test_randomblob_takes_what_sqlites_own_takes(
 ) -> None:
     with rolling[0].open(":memory:", user="alice") as replica:
         assert do(replica, f"SELECT length(randomblob({length})) AS n") == [{"n": bytes}]
+
+
+MOMENT = "'2023-11-14 22:13:20.123'"
+
+
+@pytest.mark.spec("A3")
+@pytest.mark.parametrize(
+    ("sql", "means"),
+    [
+        ("date()", f"date({MOMENT})"),
+        ("time('NOW')", f"time({MOMENT})"),
+        ("datetime('now', '+1 day', 'weekday 0')", f"datetime({MOMENT}, '+1 day', 'weekday 0')"),
+        ("datetime('now', 'subsec')", f"datetime({MOMENT}, 'subsec')"),
+        ("datetime('subsec')", f"datetime({MOMENT}, 'subsec')"),
+        ("unixepoch('subsecond')", f"unixepoch({MOMENT}, 'subsecond')"),
+        ("unixepoch()", f"unixepoch({MOMENT})"),
+        ("julianday()", f"julianday({MOMENT})"),
+        ("strftime('%s %f')", f"strftime('%s %f', {MOMENT})"),
+        ("strftime('%J', 'now')", f"strftime('%J', {MOMENT})"),
+        ("timediff('now', '2020-01-01')", f"timediff({MOMENT}, '2020-01-01')"),
+        ("CURRENT_TIMESTAMP", f"datetime({MOMENT})"),
+        ("CURRENT_DATE", f"date({MOMENT})"),
+        ("current_time", f"time({MOMENT})"),
+        ("datetime('2026-01-02', '+1 day')", "datetime('2026-01-02', '+1 day')"),
+        ("datetime(0, 'unixepoch')", "datetime(0, 'unixepoch')"),
+        ("datetime(NULL)", "NULL"),
+        ("date('nonsense')", "NULL"),
+        ("strftime(NULL, 'now')", "NULL"),
+    ],
+)  # fmt: skip
+def test_every_way_to_ask_sql_for_the_time_gives_the_contexts(
+    rolling: Any, do: Callable[..., Any], path: str, sql: str, means: str
+) -> None:
+    expected = apsw.Connection(":memory:").execute(f"SELECT {means}").get
+    with rolling[0].open(path, user="alice", clock=lambda: NOW_MS) as replica:
+        assert do(replica, f"SELECT {sql} AS t") == [{"t": expected}]
+        assert do(replica, f"SELECT {sql} AS t") == [{"t": expected}], "prepared as well"
+
+
+@pytest.mark.spec("A3")
+@pytest.mark.parametrize("zone", ["localtime", "UTC"])
+def test_the_machines_time_zone_is_refused_in_actions(
+    rolling: Any, do: Callable[..., Any], path: str, zone: str
+) -> None:
+    with rolling[0].open(path, user="alice") as replica:
+        with pytest.raises(StatementRefused, match="differs between replicas"):
+            do(replica, f"SELECT datetime('2026-01-02', '{zone}') AS t")
+        assert replica.query(f"SELECT datetime('2026-01-02', '{zone}') AS t")[0]["t"] > "2026"

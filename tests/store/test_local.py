@@ -308,6 +308,31 @@ def test_an_error_in_a_local_trigger_aborts_what_is_being_taken_in(
     )
 
 
+@pytest.mark.spec("A7", "S10")
+def test_an_error_in_a_local_trigger_is_not_taken_for_a_patch_that_does_not_fit(
+    application: Callable[..., App], do: Do
+) -> None:
+    app, strict = application(), application(local=failing("a unique value"))
+
+    @app.action(audience="all")
+    def unknown_to_bob(ctx: Context) -> None:
+        ctx.execute("INSERT INTO item (id, n) VALUES ('b', 13)")
+
+    server = MemoryServer(app, audiences={"alice": {"all"}, "bob": {"all"}})
+    a = app.open(":memory:", transport=server.connect("alice"))
+    b = strict.open(":memory:", transport=server.connect("bob"))
+    b.sync()
+    a.run(unknown_to_bob)
+    a.sync()
+    for _ in range(2):
+        with pytest.raises(MachineError, match="a local trigger failed"):
+            b.sync()
+    assert noted(b) == []
+    b._engine.store.writer.execute("DROP TRIGGER fails")
+    b.sync()
+    assert noted(b) == [("b", None)]
+
+
 def test_local_triggers_may_use_clock_and_joins_also_while_undoing(
     application: Callable[..., App], do: Do
 ) -> None:

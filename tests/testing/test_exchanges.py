@@ -14,6 +14,7 @@ from synchrotron.core.messages import (
     Invalid,
     Offer,
     Ok,
+    SentAction,
     SnapshotEnd,
     SnapshotHead,
     SnapshotRows,
@@ -180,3 +181,26 @@ def test_actions_below_the_servers_floor_and_pruned_retries_are_stale() -> None:
         assert isinstance(answer, Stale)
         assert answer.floor == first.record.order_key
     a.ok(a.action(6, insert("y")))
+
+
+@pytest.mark.spec("O6")
+def test_copies_may_have_used_one_id_for_several_runs() -> None:
+    server = given()
+    a, b, c = (File(server, "alice", letter) for letter in "abc")
+    a.ok(a.action(1, insert("x")))
+    one, other = b.action(2, insert("y")), c.action(3, insert("z"), seed="f" * 32)
+    renamed = [
+        SentAction(sent.record, sent.patches, [action_id(a.client, 2)]) for sent in (one, other)
+    ]
+    for copy, sent in zip((b, c), renamed, strict=True):
+        copy.pull()
+        copy.ok(sent)
+
+    for sent in (one, other):
+        seed = sent.record.seed
+        answer = a.send(a.action(4, insert("w"), n=2, seed=seed))
+        assert isinstance(answer, Superseded)
+        assert answer.fates == [Fate(action_id(a.client, 2), seed)]
+    a.pull()
+    a.ok(a.action(4, insert("w"), n=2, seed="e" * 32))
+    assert numbers(server).keys() == {"w", "x", "y", "z"}

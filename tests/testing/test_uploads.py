@@ -270,6 +270,7 @@ def test_the_action_that_spoils_an_upload_is_named_where_corrections_needed_anot
     assert answer.action_id == wrong.record.id
 
 
+@pytest.mark.spec("H2")
 def test_corrections_may_rest_on_each_other() -> None:
     server = given()
     a = File(server, "alice", "a")

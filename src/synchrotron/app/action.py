@@ -134,7 +134,9 @@ class Action(Generic[P, R]):
             declared = self._declare(arguments.values)
         except Exception as error:
             raise ArgumentError(f"{self.title}: its audience cannot be made: {error}") from error
-        names = [declared] if isinstance(declared, str) else list(declared)
+        if isinstance(declared, str) and declared:
+            return (Audience(declared),)
+        names = list(declared)
         if not all(isinstance(name, str) and name for name in names):
             raise ArgumentError(f"{self.title}: an audience is not a non-empty string: {names}")
         return tuple(sorted({Audience(name) for name in names}))
@@ -240,7 +242,9 @@ def _declaration(
     templates = [audience] if isinstance(audience, str) else list(audience)
     for template in templates:
         _check_template(title, template, names)
-    return lambda arguments: [template.format(**arguments) for template in templates]
+    if len(templates) == 1:
+        return lambda arguments: templates[0].format_map(arguments)
+    return lambda arguments: [template.format_map(arguments) for template in templates]
 
 
 def _check_template(title: str, template: str, names: tuple[str, ...]) -> None:

@@ -32,18 +32,24 @@ class Context:
     so that a replay sees the same. It ends with the action.
     """
 
-    __slots__ = ("_database", "_ordinals", "_random", "_record", "now")
-
-    now: datetime
-    """The moment of the first run, aware and in UTC; never later than the action's place
-    in the order. It need not rise with the order."""
+    __slots__ = ("_database", "_now", "_ordinals", "_random", "_record")
 
     def __init__(self, record: ActionRecord, database: ActionDatabase) -> None:
         self._record = record
         self._database: ActionDatabase | None = database
+        self._now: datetime | None = None
         self._random: SeededRandom | None = None
         self._ordinals: dict[str, int] = {}
-        self.now = record.moment()
+
+    @property
+    def now(self) -> datetime:
+        """The moment of the first run, aware and in UTC.
+
+        Never later than the action's place in the order; it need not rise with the order.
+        """
+        if self._now is None:
+            self._now = self._record.moment()
+        return self._now
 
     @property
     def user(self) -> str:

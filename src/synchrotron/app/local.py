@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -36,6 +36,7 @@ class Local(NamedTuple):
     """CREATE TEMP TRIGGER statements."""
     names: frozenset[str]
     """Every table that they make, FTS5's shadow tables included."""
+    virtual: tuple[str, ...]
     trigger_names: frozenset[str]
 
     @property
@@ -64,9 +65,18 @@ def read_local(sql: str, schema: Schema) -> Local:
         trial.create_scalar_function("synchrotron_new_id", lambda *_: "")
         names = _try(trial, schema, tables, triggers)
         made = {name for (name,) in trial.execute("SELECT name FROM temp.sqlite_master")}
+        virtual: list[Any] = trial.execute(
+            "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL%' ORDER BY name"
+        ).fetchall()
     finally:
         trial.close()
-    return Local(tuple(tables), tuple(triggers), names, frozenset(made))
+    return Local(
+        tuple(tables),
+        tuple(triggers),
+        names,
+        tuple(name for (name,) in virtual),
+        frozenset(made),
+    )
 
 
 def _statements(sql: str) -> Iterator[str]:

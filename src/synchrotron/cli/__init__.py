@@ -1,0 +1,8 @@
+"""The command line.
+
+In reading order: `market`, `story`, `stage`, `verdict`, `demo`, `command`.
+"""
+
+from synchrotron.cli.command import main
+
+__all__ = ["main"]

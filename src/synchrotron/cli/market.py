@@ -47,15 +47,19 @@ app = App(
 stall_action = app.action(audience="stall")
 
 
-class OutOfStock(Exception):
+class Refused(Exception):
+    """A rule of the stall says no."""
+
+
+class OutOfStock(Refused):
     """Nobody sells what is not there."""
 
 
-class AlreadyClaimed(Exception):
+class AlreadyClaimed(Refused):
     """A task has one owner."""
 
 
-class NoteGone(Exception):
+class NoteGone(Refused):
     """A note that was thrown away stays away."""
 
 
@@ -73,7 +77,7 @@ def sell(ctx: Context, *, product: str, jars: int) -> str:
     [row] = ctx.execute("SELECT stock FROM product WHERE name = ?", (product,))
     left: int = row["stock"] - jars
     if left < 0:
-        raise OutOfStock(f"{row['stock']} left, not {jars}")
+        raise OutOfStock(f"only {row['stock']} left")
     ctx.execute("UPDATE product SET stock = ? WHERE name = ?", (left, product))
     ctx.execute(
         "INSERT INTO sale (id, product, jars, seller) VALUES (?, ?, ?, ?)",
@@ -103,7 +107,7 @@ def claim(ctx: Context, *, task: str) -> str:
 @stall_action
 def rewrite(ctx: Context, *, note: str, text: str) -> str:
     if not ctx.execute("SELECT name FROM note WHERE name = ?", (note,)):
-        raise NoteGone(f"{note!r} was thrown away")
+        raise NoteGone(f"{note!r} is gone")
     ctx.execute("UPDATE note SET text = ? WHERE name = ?", (text, note))
     return text
 

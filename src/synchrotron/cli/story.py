@@ -23,7 +23,6 @@ class Step(NamedTuple):
 
 
 JARS = 5
-OPENING = {"members": ["alice", "bob"], "jars": JARS}
 STEPS = [
     Step(1, TABLET, "sells 3 jars of honey", market.sell, {"product": "honey", "jars": 3}),
     Step(2, PHONE, "counts 10 visitors", market.count, {"counter": "visitors", "by": 10}),

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from synchrotron.core.clock import OrderKey, is_order_key, order_key, timestamp_of, to_datetime
-from synchrotron.core.ids import ActionId, Audience, ClientId, is_seed, split_action_id
+from synchrotron.core.ids import (
+    CLIENT_ID,
+    SEED,
+    ActionId,
+    Audience,
+    ClientId,
+    is_seed,
+    split_action_id,
+)
+
+_WELL_FORMED = re.compile(
+    rf"({CLIENT_ID}) \1-[1-9][0-9]* {SEED} [0-9a-f]{{12}}-[0-9a-f]{{4}}-\1"
+).fullmatch
 
 
 class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +44,13 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
     audiences: tuple[Audience, ...] | None = None
 
     def __post_init__(self) -> None:
+        # One match instead of four: a record is made in every run, and read in every replay.
+        if self.now.tzinfo is None or not _WELL_FORMED(
+            f"{self.client_id} {self.id} {self.seed} {self.order_key}"
+        ):
+            self._complain()
+
+    def _complain(self) -> None:
         client, _ = split_action_id(self.id)
         if client != self.client_id:
             raise ValueError(f"action id {self.id} is not of client {self.client_id}")

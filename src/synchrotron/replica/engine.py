@@ -255,7 +255,7 @@ class Engine:
 
     def records(self) -> list[ActionRecord]:
         with self.lock:
-            return [entry.record for entry in self.store.log.since(FIRST)]
+            return [entry.record for entry in self.store.log.all()]
 
     def prune(self, keep: int) -> int:
         with self._changing_state() as state:

@@ -97,7 +97,7 @@ def question_of(state: State) -> Question:
 def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRequest:
     """Make a request. Call it in a durable transaction, and send it only after."""
     exchange = _number(state, entropy)
-    pending = store.log.pending(state.pending_from) if upload else []
+    pending = store.log.pending() if upload else []
     store.log.mark_sent((entry.position for entry in pending), exchange.number)
     store.write_state(state)
     unsent = store.log.unsent() if upload else []
@@ -130,7 +130,7 @@ def ask_snapshot(
     exchange = _number(state, entropy)
     store.write_state(state)
     renamed = SetAside(store.writer)
-    offered = list(store.log.own()) if new_epoch else store.log.pending(state.pending_from)
+    offered = list(store.log.own()) if new_epoch else store.log.pending()
     return SnapshotRequest(
         exchange,
         [
@@ -187,7 +187,7 @@ class Taking:
         self.report.count(outcome.state for outcome in revised.outcomes)
         self.store.write_state(state)
         if not next.blocked and next.wait_ms is None:
-            next = next._replace(again=next.again or something_to_send(self.store, state))
+            next = next._replace(again=next.again or self.store.log.has_something_to_send())
         return Taken(next, self.report, revised.outcomes, revised.tables, revised.left_out)
 
     def _dispatch(self, request: SyncRequest, answer: SyncAnswer) -> Next:
@@ -215,6 +215,9 @@ class Taking:
             case Duplicate():
                 return Next(again=True)
             case Superseded():
+                if self.state.tokens[-1] != request.exchange.token:
+                    # A later request of this file may have been faster: that one will tell.
+                    return Next(again=True)
                 supersede(self.revision, answer, self.entropy)
                 return Next(again=True)
             case Install() | Limit():
@@ -222,7 +225,7 @@ class Taking:
                 return Next(blocked=refusal_text(answer, self.state))
 
     def _nothing_stored(self, request: SyncRequest) -> None:
-        self.store.log.decided(request.exchange.number, self.state.pending_from, earlier=False)
+        self.store.log.decided(request.exchange.number, earlier=False)
 
     # ---- the upload was stored ------------------------------------------------------
 
@@ -426,15 +429,11 @@ class Taking:
         for entry in self.revision.pending():
             if entry.sent_in is not None and entry.sent_in <= number:
                 entry.sent_in = None
-        self.store.log.decided(number, self.state.pending_from, earlier=True)
+        self.store.log.decided(number, earlier=True)
 
 
 def _patches(action: SentAction) -> dict[Target, Patch | None]:
     return {patch.target: patch.patch for patch in action.patches}
-
-
-def something_to_send(store: Store, state: State) -> bool:
-    return bool(store.log.pending(state.pending_from) or store.log.unsent())
 
 
 def refusal_text(answer: Install | Limit, state: State) -> str:

@@ -34,7 +34,7 @@ def prune(store: Store, state: State, keep: int) -> int:
     parked = min((record.order_key for record, _ in set_aside.parked()), default=None)
     surplus = len(store.log) - keep
     pruned: list[Entry] = []
-    for entry in store.log.upto(store.log.last_key(), max(surplus, 0)):
+    for entry in store.log.oldest(max(surplus, 0)):
         if entry.pending or entry.unsent or (parked is not None and entry.key >= parked):
             break
         pruned.append(entry)
@@ -106,7 +106,7 @@ def rebase(
     accepted = set(head.accepted)
     set_aside = SetAside(store.writer)
     kept = []
-    for entry in store.log.since(FIRST):
+    for entry in store.log.all():
         state.n = max(state.n, entry.position)
         if not entry.own:
             continue
@@ -119,6 +119,7 @@ def rebase(
     known = state.audiences
     _replace_rows(store, staging)
     store.log.clear()
+    store.log.pending_from(min((entry.position for entry in kept), default=1))
     state.floor, state.floor_seq = head.floor, Seq(0)
     state.server_floor = head.server_floor
     state.cursor, state.cursor_token = head.horizon, head.token

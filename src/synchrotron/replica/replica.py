@@ -258,6 +258,8 @@ class Replica:
         if not self._closed:
             self._closed = True
             self._engine.close()
+            with self._news:
+                self._news.notify_all()  # whoever waits for an outcome is told
 
     def _check_open(self) -> None:
         if self._closed:

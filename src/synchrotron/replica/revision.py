@@ -84,7 +84,7 @@ class Revision:
         """The entry of an action: at its place in the order, or under its id if it moved."""
         if record.id in self._added:
             return self._added[record.id]
-        entry = self._same(self._log.at(record.order_key))
+        entry = self._same(self._log.accepted_at(record.order_key))
         if entry is not None and entry.record.id == record.id:
             return entry
         if record.client_id != self.state.client_id:
@@ -93,10 +93,10 @@ class Revision:
 
     def all(self) -> list[Entry]:
         """Every entry of the log, in order."""
-        return self._present(self._log.since(FIRST))
+        return self._present(self._log.all())
 
     def pending(self) -> list[Entry]:
-        return self._present(self._log.pending(self.state.pending_from))
+        return self._present(self._log.pending())
 
     def with_corrections(self) -> list[Entry]:
         """Accepted actions with corrections to send."""
@@ -226,6 +226,7 @@ class Revision:
             left_out = self._replay(entries, start)
         self._log.save(entries)
         self.state.pending_from = self._lowest_pending()
+        self.state.knows(self._log.last_key())
         tables.update(*(entry.tables() for entry in entries))
         tables.update(target.table for target in self._floor_rows)
         old = {entry.position for entry in undone}
@@ -275,15 +276,14 @@ class Revision:
                 }
 
     def _lowest_pending(self) -> int:
-        pending = self._log.pending(self.state.pending_from)
-        lowest = min((entry.position for entry in pending), default=None)
+        lowest = self._log.first_pending_position()
         return self._log.next_positions()[0] if lowest is None else lowest
 
     # ---- replaying -----------------------------------------------------------------
 
     def _replay(self, entries: list[Entry], start: OrderKey) -> list[tuple[ActionRecord, Target]]:
         left_out: list[tuple[ActionRecord, Target]] = []
-        before = self._log.before(start, self.state.floor_seq, self.state.pending_from)
+        before = self._log.before(start, self.state.floor_seq)
         for entry in entries:
             had_unsent = entry.unsent
             attempt = self._attempt(entry, entries, start)

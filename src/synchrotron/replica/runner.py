@@ -96,8 +96,7 @@ class Runner:
         if self._failure is not None:
             raise self._failure
         changes = store.capture.changes()
-        if store.database.unresolved_foreign_keys():
-            raise PointsNowhere(self._missing_parents(changes))
+        self._check_foreign_keys(changes)
         return result, dict(_did(record, change) for change in changes)
 
     # ---- what a context executes --------------------------------------------------
@@ -122,9 +121,9 @@ class Runner:
         return name in self._store.schema.tables
 
     def _explain(self, error: BaseException) -> NoReturn:
-        if is_machine_error(error) or not self._store.writer.in_transaction:
-            self._fail(error)
-        if self._store.triggers.failed():
+        self._store.capture.doubt()  # a failed statement's changes were rolled back
+        local = self._store.triggers.failed()
+        if local or is_machine_error(error) or not self._store.writer.in_transaction:
             self._fail(error)
         if isinstance(error, QueryError):
             raise StatementRefused(str(error)) from error
@@ -155,12 +154,29 @@ class Runner:
 
     # ---- foreign keys at the end of the action (A9) --------------------------------
 
+    def _check_foreign_keys(self, changes: list[Change]) -> None:
+        open_ones = self._store.database.unresolved_foreign_keys()
+        # SQLite only counts them: a row whose parent is hidden here, and which goes, takes
+        # one off the count that a new one has put on.
+        if open_ones or any(map(self._was_orphan, changes)):
+            missing = self._missing_parents(changes)
+            if open_ones or missing:
+                raise PointsNowhere(missing)
+
+    def _was_orphan(self, change: Change) -> bool:
+        table, old, new = change
+        return old is not None and any(
+            _points_elsewhere(table, new, old, key) and self._orphan(table, old, key)
+            for key in table.foreign_keys
+        )
+
     def _missing_parents(self, changes: list[Change]) -> list[MissingParent]:
         found = []
         for change in changes:
             if change.new is not None:
                 for key in change.table.foreign_keys:
-                    found += self._orphan(change.table, change.new, key)
+                    if _points_elsewhere(change.table, change.old, change.new, key):
+                        found += self._orphan(change.table, change.new, key)
             if change.old is not None:
                 found += self._orphaned_by(change.table, change.old)
         return found
@@ -196,6 +212,11 @@ class Runner:
         where = " AND ".join(f"{column} = ?" for column in columns)
         sql = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {where})"
         return bool(self._store.writer.execute(sql, values).get)
+
+
+def _points_elsewhere(table: Table, a: Full | None, b: Full, key: ForeignKey) -> bool:
+    """Whether two images of a row differ in a foreign key."""
+    return a is None or any(a[p] != b[p] for p in map(table.position, key.columns))
 
 
 def _did(record: ActionRecord, change: Change) -> tuple[Target, Did]:

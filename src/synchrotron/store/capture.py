@@ -1,8 +1,9 @@
 """Capture: what one action changed, netted per row (A8).
 
 SQLite's preupdate hook tells of every change, by cascades and REPLACE too, before it is
-made. The first old image of each row is kept; at the end of the action each touched row
-is read once and compared with it. So a savepoint rolled back inside the action, or a row
+made. The first old image of each row is kept, and the last new one. Where a statement
+failed or a savepoint was used, what the hook saw may not have stayed: then each touched
+row is read once more at the end. So a savepoint rolled back inside the action, or a row
 inserted and deleted again, leaves nothing. Rows are keyed by primary key, since tables
 WITHOUT ROWID give the hook no other.
 """
@@ -36,6 +37,8 @@ class Capture:
         self._tables = schema.tables
         self._active = False
         self._first: dict[tuple[str, Full], Full | None] = {}
+        self._last: dict[tuple[str, Full], Full | None] = {}
+        self._exact = True
         self.failure: BaseException | None = None
         """Why a change was not seen. The action has failed, whatever it makes of it."""
         self._select = {
@@ -49,11 +52,16 @@ class Capture:
 
     def start(self) -> None:
         """Capture from here to `stop()`; then `changes()` gives the net result."""
-        self._first, self.failure = {}, None
+        self._first, self._last, self.failure = {}, {}, None
+        self._exact = True
         self._active = True
 
     def stop(self) -> None:
         self._active = False
+
+    def doubt(self) -> None:
+        """Something may have been rolled back: what the hook saw last is not trusted."""
+        self._exact = False
 
     def _seen(self, update: apsw.PreUpdate) -> None:
         if not self._active:
@@ -64,11 +72,13 @@ class Capture:
                 return
             old, new = update.old, update.new
             if old is not None:
-                key = tuple([old[p] for p in table.key_positions])
-                self._first.setdefault((table.name, key), old)
+                row = (table.name, tuple([old[p] for p in table.key_positions]))
+                self._first.setdefault(row, old)
+                self._last[row] = None
             if new is not None:
-                key = tuple([new[p] for p in table.key_positions])
-                self._first.setdefault((table.name, key), None)
+                row = (table.name, tuple([new[p] for p in table.key_positions]))
+                self._first.setdefault(row, None)
+                self._last[row] = new
         except BaseException as error:
             # The statement fails with it; an action that swallows that fails all the same.
             self.failure = _explained(error, update.table_name)
@@ -79,11 +89,14 @@ class Capture:
         if self.failure is not None:
             raise self.failure
         found = []
-        for (name, key), old in self._first.items():
-            new = self._connection.execute(self._select[name], key).fetchone()
+        for row, old in self._first.items():
+            new = self._last[row] if self._exact else self._read(*row)
             if not same_row(old, new):
-                found.append(Change(self._tables[name], old, new))
+                found.append(Change(self._tables[row[0]], old, new))
         return found
+
+    def _read(self, table: str, key: Full) -> Full | None:
+        return self._connection.execute(self._select[table], key).fetchone()
 
 
 def _explained(error: BaseException, table: str) -> BaseException:

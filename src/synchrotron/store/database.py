@@ -7,7 +7,6 @@ committed. What leaves the machine is first flushed by a durable transaction (O7
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -22,8 +21,6 @@ BUSY_TIMEOUT_MS = 10_000
 CHECKPOINT_PAGES = 4_000
 APPLICATION_ID = 0x53796E63  # "Sync"
 FORMAT = 1
-_JULIAN_EPOCH_MS = 210866760000000  # 1970-01-01 in SQLite's count of Julian milliseconds
-_ids = itertools.count(1)
 
 # Failures of the machine: never part of history (A7).
 MACHINE = (
@@ -78,22 +75,6 @@ class machine_errors:
             ) from error
         if isinstance(error, self._kinds):
             raise MachineError(f"{self._doing}: {error or type(error).__name__}") from error
-
-
-class ActionClock(apsw.VFS):  # type: ignore[misc,unused-ignore]
-    """The default VFS with another clock: what SQL calls 'now' is the running action's."""
-
-    def __init__(self) -> None:
-        self.name = f"synchrotron-{os.getpid()}-{next(_ids)}"
-        self.now_ms: int | None = None
-        """None while no action runs: then it is the machine's."""
-        super().__init__(self.name, "")
-
-    def xCurrentTimeInt64(self) -> int:
-        if self.now_ms is None:
-            machine: int = super().xCurrentTimeInt64()
-            return machine
-        return _JULIAN_EPOCH_MS + self.now_ms
 
 
 class Transaction:
@@ -156,13 +137,12 @@ class Database:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self.in_memory = self.path == MEMORY
-        self.clock = ActionClock()
         self._readers: list[apsw.Connection] = []
         self._reader_made: Callable[[apsw.Connection], None] = lambda connection: None
         self._lock = threading.Lock()
         self.foreign_keys = True
         with machine_errors(f"opening {self.path}"):
-            self.writer = apsw.Connection(self.path, vfs=self.clock.name)
+            self.writer = apsw.Connection(self.path)
         try:
             with machine_errors(f"opening {self.path}"):
                 # Closing would otherwise write to another program's file.
@@ -264,4 +244,3 @@ class Database:
         for connection in (*self._readers, self.writer):
             connection.close()
         self._readers.clear()
-        self.clock.unregister()

@@ -36,6 +36,10 @@ class Triggers:
         inside, self._depth = self._depth > 0, 0
         return inside
 
+    def forget(self) -> None:
+        """Whatever failed before was another statement."""
+        self._depth = 0
+
     def _begins(self, *_: Any) -> None:
         self._depth += 1
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from heapq import merge
+from itertools import islice
 from typing import Any
 
 import apsw
@@ -176,42 +178,62 @@ class Log:
     # ---- reading ------------------------------------------------------------------
 
     def last_key(self) -> OrderKey:
-        key = self._execute("SELECT max(order_key) FROM synchrotron_action").get
-        return OrderKey(key) if key else FIRST
+        pending = self._execute(
+            f"SELECT max(order_key) FROM synchrotron_action WHERE {_PENDING}"
+        ).get
+        return max(self.last_accepted_key(), OrderKey(pending or FIRST))
 
     def last_accepted_key(self) -> OrderKey:
         key = self._execute(
-            "SELECT order_key FROM synchrotron_action WHERE seq IS NOT NULL "
+            f"SELECT order_key FROM synchrotron_action WHERE {_ACCEPTED} "
             "ORDER BY order_key DESC LIMIT 1"
         ).get
         return OrderKey(key) if key else FIRST
 
-    def at(self, key: OrderKey) -> Entry | None:
-        return self._one("order_key = ?", key)
-
-    def at_position(self, position: int) -> Entry | None:
-        return self._one("position = ?", position)
+    def accepted_at(self, key: OrderKey) -> Entry | None:
+        return next(self._some(f"{_ACCEPTED} AND order_key = ?", key), None)
 
     def since(self, start: OrderKey) -> list[Entry]:
         """The entries from an order key on, in order."""
-        return list(self._some("order_key >= ? ORDER BY order_key", start))
+        accepted = self._some(f"{_ACCEPTED} AND order_key >= ? ORDER BY order_key", start)
+        pending = self._some(f"{_PENDING} AND order_key >= ? ORDER BY order_key", start)
+        return list(merge(accepted, pending, key=_key))
 
-    def upto(self, end: OrderKey, limit: int) -> Iterator[Entry]:
-        """The oldest entries, not beyond an order key."""
-        return self._some("order_key <= ? ORDER BY order_key LIMIT ?", end, limit)
+    def all(self) -> list[Entry]:
+        return self.since(FIRST)
 
-    def pending(self, lowest: int) -> list[Entry]:
-        """Own actions not yet accepted, in order; none has a position below `lowest`."""
-        return list(self._some("position >= ? AND seq IS NULL ORDER BY order_key", lowest))
+    def oldest(self, limit: int) -> list[Entry]:
+        """The oldest entries, in order."""
+        accepted = self._some(f"{_ACCEPTED} ORDER BY order_key LIMIT ?", limit)
+        return list(islice(merge(accepted, self.pending(), key=_key), limit))
+
+    def pending(self) -> list[Entry]:
+        """Own actions not yet accepted, in order."""
+        return list(self._some(f"{_PENDING} ORDER BY order_key"))
+
+    def first_pending_position(self) -> int | None:
+        position: int | None = self._execute(
+            f"SELECT min(position) FROM synchrotron_action WHERE {_PENDING}"
+        ).get
+        return position
 
     def unsent(self) -> list[Entry]:
         """Accepted actions with corrections to send, in order."""
-        return list(self._some("unsent AND seq IS NOT NULL ORDER BY order_key"))
+        return list(self._some(f"unsent AND {_ACCEPTED} ORDER BY order_key"))
+
+    def has_something_to_send(self) -> bool:
+        """Whether an action is pending, or a correction unsent."""
+        return bool(
+            self._execute(
+                f"SELECT EXISTS (SELECT 1 FROM synchrotron_action WHERE {_PENDING}) "
+                "OR EXISTS (SELECT 1 FROM synchrotron_action WHERE unsent)"
+            ).get
+        )
 
     def own_action(self, id: ActionId) -> Entry | None:
-        """An own action by its id: mostly the position is its n."""
+        """An own action by its id: mostly its position is its n."""
         n = int(id.rpartition("-")[2]) if id[-1:].isdigit() else 0
-        entry = self.at_position(n) if n > 0 else None
+        entry = next(self._some("position = ?", n), None) if n > 0 else None
         if entry is not None and entry.record.id == id:
             return entry
         return next((e for e in self.own() if e.record.id == id), None)
@@ -220,12 +242,10 @@ class Log:
         return self._some("position > 0 ORDER BY position")
 
     def mentioning(self, text: str, end: OrderKey) -> Iterator[Entry]:
-        """Entries before an order key whose effects hold a text, the newest first."""
-        return self._some(
-            "order_key < ? AND instr(effects, CAST(? AS BLOB)) ORDER BY order_key DESC", end, text
-        )
+        """Entries before an order key whose effects hold a text."""
+        return self._some("order_key < ? AND instr(effects, CAST(? AS BLOB))", end, text)
 
-    def before(self, start: OrderKey, floor_seq: int, pending_from: int) -> Before:
+    def before(self, start: OrderKey, floor_seq: int) -> Before:
         """What is known of history before an order key (standing)."""
         newest = self._execute(
             "SELECT newest FROM synchrotron_action WHERE newest IS NOT NULL AND order_key < ? "
@@ -233,17 +253,18 @@ class Log:
             (start,),
         ).get
         unsettled = self._execute(
-            "SELECT EXISTS (SELECT 1 FROM synchrotron_action WHERE position >= ? AND seq IS NULL "
-            "AND order_key < ?) OR EXISTS (SELECT 1 FROM synchrotron_action WHERE unsent "
-            "AND order_key < ?)",
-            (pending_from, start, start),
+            f"SELECT EXISTS (SELECT 1 FROM synchrotron_action WHERE {_PENDING} AND order_key < ?) "
+            "OR EXISTS (SELECT 1 FROM synchrotron_action WHERE unsent AND order_key < ?)",
+            (start, start),
         ).get
         return Before(max(newest or 0, floor_seq), bool(unsettled))
 
     def next_positions(self) -> tuple[int, int]:
         """The next position for an own action and for another's."""
-        sql = "SELECT min(position), max(position) FROM synchrotron_action"
-        [(low, high)] = self._execute(sql)
+        [(low, high)] = self._execute(
+            "SELECT (SELECT min(position) FROM synchrotron_action), "
+            "(SELECT max(position) FROM synchrotron_action)"
+        )
         return max(high or 0, 0) + 1, min(low or 0, 0) - 1
 
     def __len__(self) -> int:
@@ -274,28 +295,33 @@ class Log:
             [(exchange, position) for position in positions],
         )
 
-    def decided(self, exchange: int, lowest: int, *, earlier: bool) -> None:
+    def decided(self, exchange: int, *, earlier: bool) -> None:
         """An exchange was answered and stored nothing; `earlier`: nor did any before it."""
         self._execute(
-            "UPDATE synchrotron_action SET sent_in = NULL WHERE position >= ? AND seq IS NULL "
+            f"UPDATE synchrotron_action SET sent_in = NULL WHERE {_PENDING} "
             f"AND sent_in {'<=' if earlier else '='} ?",
-            (lowest, exchange),
+            (exchange,),
         )
 
-    # ---- one place for each shape of question -------------------------------------
-
-    def _one(self, where: str, *values: Any) -> Entry | None:
-        return next(self._some(where, *values), None)
+    def pending_from(self, position: int) -> None:
+        """No pending action will have a position below this one."""
+        self._execute("UPDATE synchrotron_replica SET pending_from = ?", (position,))
 
     def _some(self, where: str, *values: Any) -> Iterator[Entry]:
         sql = f"SELECT {_COLUMNS} FROM synchrotron_action WHERE {where}"
         return map(_entry, self._execute(sql, values))
 
 
+_ACCEPTED = "seq IS NOT NULL"
+_PENDING = "position >= (SELECT pending_from FROM synchrotron_replica) AND seq IS NULL"
 _INSERT = f"INSERT INTO synchrotron_action ({_COLUMNS}, newest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SAVE = f"{_INSERT} ON CONFLICT (position) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in (*_COLUMNS.split(", ")[1:], "newest")
 )
+
+
+def _key(entry: Entry) -> OrderKey:
+    return entry.key
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:

@@ -119,6 +119,7 @@ class Rows:
 
     def _try(self, images: Mapping[Target, Image | None]) -> bool:
         execute = self._connection.execute
+        self._triggers.forget()
         execute("SAVEPOINT synchrotron_apply")
         try:
             self.write({target.row: image for target, image in images.items()})

@@ -59,12 +59,14 @@ _INSERT = (
     f"INSERT INTO synchrotron_replica (one, {', '.join(_NAMES)}) "
     f"VALUES (1, {', '.join('?' for _ in _NAMES)})"
 )
-# What a run would have to write here is derived from the log instead: one page less a run.
+# What a run would have to write here is derived from the last run instead: one page less.
+# Whatever else enters the log is told to `State.knows`.
 _STAMP = """
     SELECT client_id, user, clock_offset_ms,
-           max(n, coalesce((SELECT max(position) FROM synchrotron_action), 0)),
-           max(clock, coalesce((SELECT max(order_key) FROM synchrotron_action), ''))
-    FROM synchrotron_replica
+           max(n, coalesce(last.position, 0)), max(clock, coalesce(last.order_key, ''))
+    FROM synchrotron_replica LEFT JOIN (
+        SELECT position, order_key FROM synchrotron_action ORDER BY position DESC LIMIT 1
+    ) AS last
 """
 
 

@@ -57,8 +57,11 @@ class Inspector:
     statement; outside an inspection it allows everything.
     """
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, virtual: Iterable[str] = ()) -> None:
         self.connection = connection
+        # A virtual table reads its own shadow tables when it is first compiled: not while
+        # the rules look, which could not tell that from a statement's own reading.
+        self._connect = [f'SELECT 1 FROM "{name}" LIMIT 0' for name in virtual]
         self._rules: Rules | None = None
         self._refusal: SynchrotronError | None = None
         self._reads: set[str] = set()
@@ -67,6 +70,8 @@ class Inspector:
 
     def inspect(self, sql: str, bindings: Any, rules: Rules) -> Inspection:
         """Raises what the rules refuse, and `QueryError` where there is no statement."""
+        for statement in self._connect:
+            self.connection.execute(statement)
         found: list[tuple[str, Any, bool]] = []
 
         def first_step(cursor: apsw.Cursor, text: str, _: Any) -> bool:
@@ -117,6 +122,8 @@ class Statements:
         self._rules = rules
         self._reads_only = reads_only
         self._known: dict[str, Statement] = {}
+        self.on_savepoint: Callable[[], None] = lambda: None
+        """Called when a statement made, released or rolled back a savepoint."""
 
     def execute(self, sql: str, params: Parameters = ()) -> list[Row]:
         """Run one statement and give its rows."""
@@ -131,6 +138,8 @@ class Statements:
 
     def _rows(self, statement: Statement, rows: apsw.Cursor) -> list[Row]:
         if not statement.positions:
+            if not statement.writes:
+                self.on_savepoint()  # all that neither reads nor writes
             for _ in rows:  # steps a write to its end
                 pass
             return []

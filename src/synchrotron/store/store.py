@@ -10,23 +10,22 @@ from typing import Any
 
 import apsw
 
+from synchrotron.app import ddl
 from synchrotron.app.context import Context
 from synchrotron.app.definition import Definition
-from synchrotron.core.clock import to_ms
 from synchrotron.core.ids import ClientId, Entropy, new_client_id
 from synchrotron.errors import NewerFile, OtherApplication, WrongUser
 from synchrotron.store import local
 from synchrotron.store.capture import Capture
-from synchrotron.store.database import Database, machine_errors
+from synchrotron.store.database import MACHINE, Database, machine_errors
+from synchrotron.store.functions import ActionFunctions
 from synchrotron.store.guard import action_rules, guard_triggers, query_rules
 from synchrotron.store.log import Log
 from synchrotron.store.rows import Rows
 from synchrotron.store.state import State, make_state, read_state, write_state
 from synchrotron.store.statements import Inspector, Statements
 
-BLOB_LENGTH_MAX = 1_000_000_000
 """SQLite's own limit, in bytes."""
-_SPACE = re.compile(r"--[^\n]*|\s+")
 
 
 class Store:
@@ -45,18 +44,17 @@ class Store:
         self.schema = definition.schema
         self.database = Database(path)
         self.writer = self.database.writer
-        self._context: Context | None = None
+        self.functions = ActionFunctions(self.writer)
         self._entropy = entropy
         self.triggers = local.Triggers(self.writer, definition.local)
         try:
-            with machine_errors(f"opening {self.database.path}"):
-                self._register_functions()
+            with machine_errors(f"opening {self.database.path}", (*MACHINE, apsw.Error)):
                 self._install(entropy, client_id, user)
         except BaseException:
             self.database.close()
             raise
         self._rules = query_rules(definition.schema, definition.local)
-        inspector = Inspector(self.writer)
+        inspector = Inspector(self.writer, definition.local.virtual)
         self.statements = Statements(
             inspector, self.schema, action_rules(self.schema, definition.local)
         )
@@ -65,6 +63,7 @@ class Store:
         }
         self.database.on_reader(self._adopt_reader)
         self.capture = Capture(self.writer, self.schema)
+        self.statements.on_savepoint = self.capture.doubt
         self.rows = Rows(self.database, self.schema, self.triggers)
         self.log = Log(self.writer)
 
@@ -84,47 +83,23 @@ class Store:
 
     def close(self) -> None:
         self._queries.clear()
+        self.functions.close()
         self.database.close()
 
-    # ---- SQL's own clock, dice and ids inside an action (A3) ----------------------
+    # ---- the running action ---------------------------------------------------------
 
     def enter(self, context: Context) -> None:
-        """From here on SQL's clock, dice and new ids are this context's."""
-        self._context = context
-        self.database.clock.now_ms = to_ms(context.now)
+        """From here on SQL's clock, dice and new ids are this context's (A3)."""
+        self.functions.context = context
 
     def leave(self) -> None:
-        if self._context is not None:
-            self._context._end()
-        self._context = None
-        self.database.clock.now_ms = None
+        if self.functions.context is not None:
+            self.functions.context._end()
+        self.functions.context = None
 
     @property
     def in_action(self) -> bool:
-        return self._context is not None
-
-    def _register_functions(self) -> None:
-        add = self.writer.create_scalar_function
-        add("synchrotron_new_id", self._new_id, 1)
-        add("random", self._random, 0)
-        add("randomblob", self._randomblob, 1)
-
-    def _new_id(self, *table: Any) -> str:
-        if self._context is None:
-            raise apsw.SQLError("ids are made in actions: call ctx.new_id there")
-        return self._context.new_id(table[0])
-
-    def _random(self, *_: Any) -> int:
-        return int.from_bytes(self._bytes(8), signed=True)
-
-    def _randomblob(self, *length: Any) -> bytes:
-        n = int(length[0]) if isinstance(length[0], int | float) else 0
-        if n > BLOB_LENGTH_MAX:
-            raise apsw.TooBigError("string or blob too big")
-        return self._bytes(max(n, 1))
-
-    def _bytes(self, n: int) -> bytes:
-        return self._entropy(n) if self._context is None else self._context.random.randbytes(n)
+        return self.functions.context is not None
 
     # ---- opening ------------------------------------------------------------------
 
@@ -206,8 +181,10 @@ class Store:
         return [name for (name,) in names if name not in self.schema.tables]
 
     def _fingerprint(self, migrations: int) -> str:
+        """What the author wrote, without spaces and comments."""
         sources = self.definition.sources[: migrations + 1]
-        return hashlib.sha256(_SPACE.sub(" ", "\0".join(sources)).encode()).hexdigest()
+        texts = [" ".join(token.text for token in ddl.tokens_of(source)) for source in sources]
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def _exists(connection: apsw.Connection, table: str) -> bool:

@@ -214,12 +214,12 @@ class Exchanges:
         if split_action_id(offer.id)[0] != client:
             return Fate(offer.id, None)
         state = self._state
-        if seed := state.seed_under(offer.id):
-            return Fate(offer.id, seed)
-        former = [id for id in offer.formerly if self._is_same_user(client, id)]
-        if any(state.seed_under(id) == offer.seed for id in former):
+        ids = [offer.id, *(id for id in offer.formerly if self._is_same_user(client, id))]
+        if any(state.has_run(offer.seed, id) for id in ids):
             return Fate(offer.id, offer.seed)
-        return Fate(offer.id, None, any(map(state.was_pruned, [offer.id, *former])))
+        if seed := state.seed_of(offer.id):
+            return Fate(offer.id, seed)
+        return Fate(offer.id, None, any(map(state.was_pruned, ids)))
 
     def _is_same_user(self, client: ClientId, id: ActionId) -> bool:
         clients, other = self._state.clients, split_action_id(id)[0]
@@ -229,8 +229,8 @@ class Exchanges:
 
     def _ran_elsewhere(self, offer: Offer, fate: Fate) -> bool:
         """Whether another copy of the file brought this very run before (O6)."""
-        if fate.seed is not None:
-            return offer.id not in self._state.actions
+        if fate.seed == offer.seed:
+            return self._state.seed_of(offer.id) != offer.seed
         return fate.pruned and not self._state.was_pruned(offer.id)
 
     def _is_foreign(self, question: Question) -> bool:

@@ -83,6 +83,9 @@ class Connection:
         sent = _received(decode_snapshot_request, encode(request))
         return decode_chunks(iter([encode(c) for c in self._server.snapshot(self.user, sent)]))
 
+    def wait(self, ms: int) -> None:
+        time.sleep(ms / 1000)
+
 
 class MemoryServer:
     """A server for replicas of `app` in this process.

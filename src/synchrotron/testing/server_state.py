@@ -95,9 +95,9 @@ class State:
     """By creator, the audiences that never had a member."""
 
     actions: dict[ActionId, StoredAction] = field(default_factory=dict)
-    renamed: dict[ActionId, str] = field(default_factory=dict)
+    renamed: dict[ActionId, frozenset[str]] = field(default_factory=dict)
     """The seeds of runs that were stored under another id than this, which they had in
-    another copy of their file; kept for ever (O6)."""
+    another copy of their file; kept for ever (O6). Copies may use one id for several runs."""
     base: dict[Target, Values] = field(default_factory=dict)
     history: list[ActionRecord] = field(default_factory=list)
     """Every record ever accepted, pruned ones too: for oracles."""
@@ -156,16 +156,21 @@ class State:
     def was_pruned(self, id: ActionId) -> bool:
         return id not in self.actions and self.was_accepted(id)
 
-    def seed_under(self, id: ActionId) -> str | None:
-        """The seed of the run that is, or for another copy of its file was, known by this id."""
+    def seed_of(self, id: ActionId) -> str | None:
+        """The seed of the run that is stored under this id."""
         stored = self.actions.get(id)
-        return stored.record.seed if stored else self.renamed.get(id)
+        return stored.record.seed if stored else None
+
+    def has_run(self, seed: str, id: ActionId) -> bool:
+        """Whether a run is stored under this id, or was known by it in a copy of its file."""
+        return seed == self.seed_of(id) or seed in self.renamed.get(id, ())
 
     def rename(self, old: ActionId, record: ActionRecord) -> None:
         """A stored run had this id before; only the user's own ids count (H9)."""
         owner = self.clients.get(split_action_id(old)[0])
         if owner is None or owner.user == record.user:
-            self.undo.put(self.renamed, old, record.seed)
+            seeds = self.renamed.get(old, frozenset()) | {record.seed}
+            self.undo.put(self.renamed, old, seeds)
 
     # ---- rows at a place in history -----------------------------------------------
 

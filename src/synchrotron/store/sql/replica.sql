@@ -26,10 +26,11 @@ CREATE TABLE synchrotron_replica (
 
 -- The log: every action above the floor, but for the parked ones. Own actions have
 -- positive positions, counted up; an own action's position is also its n where this
--- client id ran it. Others' are negative. A run writes this table and one index only.
+-- client id ran it. Others' are negative. Pending actions are found by their positions,
+-- at the end of the table, and are in no index: a run writes one page of the log.
 CREATE TABLE synchrotron_action (
     position INTEGER PRIMARY KEY,
-    order_key TEXT NOT NULL UNIQUE,
+    order_key TEXT NOT NULL,
     record BLOB NOT NULL,               -- MessagePack
     seq INTEGER,                        -- NULL: pending
     newest INTEGER,                     -- the newest seq of the action and its patches
@@ -38,6 +39,9 @@ CREATE TABLE synchrotron_action (
     error TEXT,                         -- why its last replay raised
     effects BLOB NOT NULL               -- MessagePack: a list of Effect
 );
+
+CREATE UNIQUE INDEX synchrotron_action_order ON synchrotron_action (order_key)
+    WHERE seq IS NOT NULL;
 
 -- Standing asks for the newest seq before a place in the order: walking this index
 -- down passes only actions that are to be replayed anyway (S2).
