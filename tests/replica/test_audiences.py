@@ -15,6 +15,8 @@ from tests.replica.shop import (
     sort_in,
 )
 
+from synchrotron.errors import Offline
+
 
 def corrections(wire):
     return [c for request in wire.sent for c in request.corrections]
@@ -75,6 +77,27 @@ def test_what_was_denied_to_one_is_corrected_by_another(world, counts):
     assert [counts(of) for of in (a, b, c, world.server)] == [{"x": 11}] * 4
 
 
+@pytest.mark.spec("S5")
+def test_what_was_denied_may_be_corrected_again_once_what_is_known_changes(world, counts):
+    a, b = world.synced("alice"), world.synced("bob")
+    a.run(create_counter, id="x")
+    world.settle(a, b)
+    world.server.policy = lambda user, op, table, row: user != "bob" or row["n"] not in (11, 100)
+    parked = b.run(add, id="x", by=100)
+    b.sync()
+    b.run(add, id="x", by=10)
+    a.run(add, id="x", by=1)
+    world.settle(a, b)  # what Bob may not correct, Alice does
+    assert parked.outcome.state == "parked"
+    assert counts(b) == counts(world.server) == {"x": 11}
+    world.server.policy = None
+
+    b.retry(parked.id)
+    b.sync()
+
+    assert counts(b) == counts(world.server) == {"x": 111}
+
+
 # ---- rows that a user does not see (S6, S8) ----------------------------------------
 
 
@@ -87,10 +110,12 @@ def test_a_replay_writes_nothing_in_an_audience_that_the_user_does_not_see(hidde
     b.run(add, id="x", by=1)  # makes Bob replay what comes now, with another result
     a.run(sort_in, id="y", by="x", limit=1, low="all", high="hidden")
     a.sync()
+    world.wires[b].lose("", "request")
+    with pytest.raises(Offline):
+        b.sync()
 
-    b.sync()
-
-    assert counts(b) == {"x": 1}
+    assert counts(b) == {"x": 1}, "before the server could deny it"
+    assert {c.patch.audience for c in corrections(world.wires[b])} == {"all"}
     world.settle(a, b)
     see_the_same(world, counts, a, b)
     assert counts(a) == {"x": 1, "y": 1}
@@ -285,6 +310,21 @@ def test_leaving_takes_rows_patches_and_records_away(project_world, rows):
     read = b._engine.store.writer.execute
     assert "confidential" not in str(list(read("SELECT * FROM synchrotron_action")))
     assert world.server.rows("todo") == rows(a, "todo") != []
+
+
+@pytest.mark.spec("F6")
+def test_leaving_takes_rows_below_the_floor_away_too(hidden_world, counts):
+    world = hidden_world
+    a = world.synced("alice")
+    a.run(create_counter, id="x", scope="hidden")
+    a.run(create_counter, id="y")
+    a.sync()
+    a.prune()
+    world.server.audiences["alice"].discard("hidden")
+
+    a.sync()
+
+    assert counts(a) == {"y": 0}
 
 
 @pytest.mark.spec("F6")

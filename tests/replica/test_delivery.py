@@ -1,8 +1,10 @@
 """Messages lost, delayed and repeated, and answers whose question has changed (S1, H4, O6)."""
 
+import msgspec
 import pytest
 from tests.replica.shop import add, buy, create_counter, put_on_sale
 
+from synchrotron.core.clock import order_key, tick, timestamp_of
 from synchrotron.core.messages import Duplicate, Ok
 from synchrotron.errors import Offline, ProtocolError
 
@@ -254,19 +256,42 @@ def test_a_retry_whose_effects_differ_by_now_corrects_what_was_stored(world, row
 
 
 @pytest.mark.spec("H4", "O4")
-def test_a_retry_takes_over_the_stored_order_key(world, counts, halves):
-    """A copy of the key was made before: the stored one wins on every replica."""
-    a, b, _, _ = halves
-    run = a.run(add, id="x", by=1)
-    stored = a.log()[-1].order_key
-    world.wires[a].lose("answer")
-    with pytest.raises(Offline):
-        a.sync()
-    b.sync()
-    assert b.log()[-1].order_key == stored
+def test_the_stored_order_key_wins(world, counts, halves):
+    a, _, engine, send = halves
+    run = a.run(create_counter, id="y")
+    after = a.run(add, id="x", by=1)
+    request = engine.ask()
+    answer = send(request)
+    [first, second] = answer.accepted
+    at = timestamp_of(second.order_key)
+    moved = order_key(tick(at.ms + 1, at), request.exchange.client_id)
+    first = msgspec.structs.replace(first, order_key=moved)
+
+    engine.take(request, msgspec.structs.replace(answer, accepted=[first, second]))
+
+    assert [r.id for r in a.log()[-2:]] == [after.id, run.id]
+    assert a.log()[-1].order_key == moved
+    later = a.run(add, id="x", by=1)
+    assert a.log()[-1].id == later.id, "O1: it sorts after all that is known"
+
+
+@pytest.mark.spec("S3")
+def test_what_was_replayed_since_it_was_sent_is_a_correction(world, counts, halves):
+    a, b, engine, send = halves
+    world.server.policy = lambda user, op, table, row: row["n"] != 10
+    parked = a.run(add, id="x", by=10)
     a.sync()
-    assert a.log()[-1].order_key == stored
-    assert run.outcome.state == "accepted"
+    world.server.policy = None
+    a.run(add, id="x", by=1)
+    request = engine.ask()
+    answer = send(request)  # stored as n = 1
+    a.retry(parked.id)  # back in its old place: now it is 11
+
+    engine.take(request, answer)
+
+    a.sync()
+    assert counts(a) == counts(world.server) == {"x": 11}, "before anyone else could correct it"
+    agree(world, counts, a, b, {"x": 11})
 
 
 @pytest.mark.spec("H3")

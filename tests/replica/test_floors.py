@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 from tests.replica.conftest import Wire
-from tests.replica.shop import add, buy, create_counter, put_on_sale
+from tests.replica.shop import add, buy, copy, create_counter, put_on_sale
 
 from synchrotron.core.messages import SnapshotChunk, SnapshotRequest
 from synchrotron.errors import Offline, ProtocolError
@@ -178,6 +178,68 @@ def test_a_pruned_file_opened_again_goes_on(world, counts):
     b.run(add, id="x", by=2)
     in_step(world, counts, b, a)
     assert counts(a) == {"x": 3}
+
+
+@pytest.mark.spec("F3", "S5")
+def test_pruning_stops_at_an_unsent_correction(world, counts):
+    a, b = world.synced("alice"), world.synced("bob")
+    a.run(create_counter, id="x")
+    world.settle(a, b)
+    b.run(add, id="x", by=10)
+    a.run(add, id="x", by=1)
+    a.sync()
+    world.server.policy = lambda user, op, table, row: user != "bob" or row["n"] != 11
+    b.sync()  # Bob may not correct Alice's action: she will
+    world.wires[a].lose("", "request")
+    with pytest.raises(Offline):
+        a.sync()
+
+    assert a.prune() == 2
+    [record] = a.log()
+    assert record.user == "alice"
+    in_step(world, counts, a, b)
+    assert counts(a) == {"x": 11}
+
+
+@pytest.fixture
+def club_world(make_world):
+    """Bob joins the club later; Alice, who could correct there as well, is gone by then."""
+    world = make_world({"alice": {"all", "club"}, "bob": {"all"}, "carol": {"all"}})
+    a, b, c = (world.synced(user) for user in ("alice", "bob", "carol"))
+    a.run(create_counter, id="x")
+    a.run(create_counter, id="y", scope="club", n=-5)
+    world.settle(a, b, c)
+    c.run(add, id="x", by=10)  # offline
+    b.run(create_counter, id="z")
+    b.sync()
+    a.run(copy, source="x", to="y")
+    a.sync()
+    return world, b, c
+
+
+@pytest.mark.spec("F3", "S7")
+def test_what_was_pruned_gives_standing_over_what_comes_later(club_world, counts):
+    world, b, c = club_world
+    world.settle(c, b)
+    b.prune()
+    world.server.audiences["bob"].add("club")
+
+    b.sync()
+
+    assert counts(b) == counts(world.server) == {"x": 10, "y": 10, "z": 0}
+
+
+@pytest.mark.spec("F2", "S7")
+def test_so_does_what_arrived_below_the_floor(club_world, counts):
+    world, b, c = club_world
+    b.prune()
+    world.settle(c, b)
+    assert [record.name for record in b.log()] == []
+    world.server.audiences["bob"].add("club")
+
+    b.sync()
+
+    assert counts(b) == counts(world.server) == {"x": 10, "y": 10, "z": 0}
 
 
 # ---- the server's pruning (F3, F4) -------------------------------------------------

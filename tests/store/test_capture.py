@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.store.conftest import make_application, run_statements, sent_patches
 
 from synchrotron import App, Context, Replica
 from synchrotron.errors import ConstraintError, ForeignKeyError, MachineError
@@ -448,6 +452,104 @@ def test_images_of_other_types_are_not_the_same() -> None:
             alike = other is not None and list(map(repr, image)) == list(map(repr, other))
             assert same_row(image, other) is alike
     assert same_row(None, None)
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 0.0, 1e3, 2.0**53, 1e300, 0.5])
+def test_a_float_without_fraction_is_a_float_in_every_patch(
+    replica: Replica, do: Do, patches: Patches, value: float
+) -> None:
+    """SQLite stores it as an integer, to save space."""
+    expected = repr(float(value))
+    do(replica, f"INSERT INTO item (id, x) VALUES ('a', {value!r})")
+    assert repr(patches(replica)["item", "a"][1]["x"]) == expected
+    do(replica, "UPDATE item SET n = 1")
+    assert patches(replica) == {("item", "a"): ("update", {"n": 1})}
+    do(replica, "UPDATE item SET x = NULL")
+    do(replica, f"UPDATE item SET x = {value!r}")
+    assert repr(patches(replica)["item", "a"][1]) == f"{{'x': {expected}}}"
+    do(
+        replica,
+        f"INSERT INTO item (id, x) VALUES ('a', 7) ON CONFLICT (id) DO UPDATE SET x = {value!r}, n = 2",
+    )
+    assert patches(replica) == {("item", "a"): ("update", {"n": 2})}
+    do(replica, f"REPLACE INTO item (id, x) VALUES ('a', {value!r})")
+    assert patches(replica) == {("item", "a"): ("update", {"n": None})}
+
+
+def test_a_row_from_before_a_migration_has_the_default_of_the_new_column(
+    tmp_path: Path, application: Callable[..., App], do: Do, patches: Patches
+) -> None:
+    """SQLite does not rewrite rows when a column is added: the default stands in for it."""
+    file = tmp_path / "replica.db"
+    with application().open(file, user="alice") as replica:
+        do(replica, "INSERT INTO item (id, n) VALUES ('a', 1), ('b', 1)")
+    more = ["ALTER TABLE item ADD COLUMN extra DOUBLE PRECISION DEFAULT 7"]
+    with application(migrations=more).open(file) as replica:
+        do(replica, "UPDATE item SET n = 2 WHERE id = 'a'")
+        assert patches(replica) == {("item", "a"): ("update", {"n": 2})}
+        do(replica, "UPDATE item SET extra = 7.0")
+        assert patches(replica) == {}
+        do(replica, "UPDATE item SET extra = NULL WHERE id = 'b'")
+        assert patches(replica) == {("item", "b"): ("update", {"extra": None})}
+        do(replica, "UPDATE item SET id = 'c' WHERE id = 'a'")
+        assert patches(replica)["item", "c"] == inserted("c", n=2, extra=7.0)
+
+
+KEYS = st.sampled_from(["'a'", "'b'", "'c'"])
+CODES = st.sampled_from(["NULL", "'x'", "'y'"])
+OR = st.sampled_from(["", "OR IGNORE", "OR REPLACE", "OR FAIL", "OR ABORT"])
+NUMBERS = st.sampled_from(["NULL", "0", "1", "1.0", "2"])
+STATEMENTS = st.one_of(
+    st.builds(
+        "INSERT {} INTO item (id, code, x, parent) VALUES ({}, {}, {}, {}), ({}, {}, 1, NULL)".format,
+        *(OR, KEYS, CODES, NUMBERS, st.one_of(st.just("NULL"), KEYS), KEYS, CODES),
+    ),
+    st.builds(
+        "UPDATE {} item SET code = {}, x = {} WHERE id <= {}".format, OR, CODES, NUMBERS, KEYS
+    ),
+    st.builds("UPDATE {} item SET id = {} WHERE id = {}".format, OR, KEYS, KEYS),
+    st.builds("DELETE FROM item WHERE id >= {}".format, KEYS),
+    st.builds(
+        "INSERT INTO item (id, n) VALUES ({}, 1) ON CONFLICT (id) DO UPDATE SET n = {}".format,
+        *(KEYS, NUMBERS),
+    ),
+    st.sampled_from(["SAVEPOINT s", "ROLLBACK TO s", "RELEASE s", "DELETE FROM item"]),
+    st.builds("SELECT id FROM item WHERE id = {}".format, KEYS),
+)
+
+
+@pytest.mark.spec("A8")
+@given(st.lists(st.lists(STATEMENTS, min_size=1, max_size=6), min_size=1, max_size=4))
+def test_what_is_captured_is_the_difference_of_before_and_after(
+    actions: list[list[str]],
+) -> None:
+    """Whatever an action does, swallows and rolls back."""
+    with make_application().open(":memory:", user="alice") as replica:
+        before: dict[Any, Any] = {}
+        for statements in actions:
+            try:
+                run_statements(replica, *statements, swallow=True)
+            except ForeignKeyError:
+                captured = {}
+            else:
+                captured = sent_patches(replica)
+            rows = {row["id"]: dict(row) for row in replica.query("SELECT * FROM item")}
+            for row in rows.values():
+                del row["label"], row["audience_key"]
+            assert repr(captured) == repr(
+                {("item", id): difference(before.get(id), rows.get(id)) for _, id in captured}
+            )
+            assert {id for _, id in captured} == {
+                id for id in before | rows if before.get(id) != rows.get(id)
+            }
+            before = rows
+
+
+def difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> Any:
+    if new is None:
+        return "delete", None
+    values = {name: new[name] for name in sorted(new) if old is None or old[name] != new[name]}
+    return ("insert" if old is None else "update"), values
 
 
 # ---- failures ------------------------------------------------------------------------

@@ -401,6 +401,28 @@ def test_a_killed_process_loses_nothing_committed(
         assert replica.log()[-1].id.endswith(f"-{last + 1}")
 
 
+def test_a_query_and_an_action_do_not_wait_for_each_other(
+    file: Path, application: Make, do: Do
+) -> None:
+    """Each query reads the last commit, on a connection of its own."""
+    with application().open(file) as replica:
+
+        @replica._definition.action
+        def looked_at(ctx: Context) -> Any:
+            ctx.execute("UPDATE item SET n = 2")
+            return replica.query("SELECT n FROM item")
+
+        assert replica.run(looked_at).result == [{"n": 1}]
+        assert replica.query("SELECT n FROM item") == [{"n": 2}]
+        with replica._database.reading() as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT n FROM item").get == 2
+            do(replica, "UPDATE item SET n = 3")
+            assert reader.execute("SELECT n FROM item").get == 2
+            reader.execute("ROLLBACK")
+        assert replica.query("SELECT n FROM item") == [{"n": 3}]
+
+
 def test_two_replicas_of_one_file_take_turns(file: Path, application: Make, do: Do) -> None:
     with application().open(file) as one, application().open(file) as two:
         for _ in range(5):

@@ -198,6 +198,20 @@ def test_a_row_that_points_to_a_hidden_row_may_be_deleted(house: House, do: Do) 
     assert house.guests(house.alice) == []
 
 
+def test_a_row_that_points_to_a_hidden_row_is_updated_not_replaced(house: House, do: Do) -> None:
+    """To SQLite a replaced row is a new one, whose parent is not there."""
+    do(house.alice, "INSERT INTO room (id, house) VALUES ('r', 'h1')")
+    do(house.alice, "INSERT INTO guest (id, room) VALUES ('a', 'r')")
+    house.sync()
+    values = "INTO guest (id, room, n) VALUES ('a', 'r', 1)"
+    with pytest.raises(ForeignKeyError, match=r"write INSERT … ON CONFLICT"):
+        do(house.bob, f"REPLACE {values}")
+    do(house.bob, f"INSERT {values} ON CONFLICT (id) DO UPDATE SET n = excluded.n")
+    house.sync()
+    assert house.agrees()
+    assert house.guests(house.alice)[0]["n"] == 1.0
+
+
 @pytest.mark.spec("A9")
 @pytest.mark.parametrize(
     "statements",

@@ -59,7 +59,11 @@ class PointsNowhere(ForeignKeyError):
     """A foreign key error, with what is missing (A9)."""
 
     def __init__(self, missing: list[MissingParent]) -> None:
-        super().__init__("; ".join(map(str, missing)) or "a foreign key points to no row")
+        super().__init__(
+            "; ".join(map(str, missing))
+            or "a row that was replaced points to one that this user cannot see: "
+            "write INSERT … ON CONFLICT (…) DO UPDATE instead of REPLACE"
+        )
         self.missing = missing
 
 
@@ -87,8 +91,8 @@ class Runner:
         try:
             result = action.call(context, arguments)
         except Exception:
-            if failure := self._failure or store.capture.failure:
-                raise failure from None
+            if self._failure is not None:
+                raise self._failure from None
             raise
         finally:
             store.capture.stop()

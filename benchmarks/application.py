@@ -1,0 +1,41 @@
+"""The application that is measured: todos in projects, one row an action."""
+
+from __future__ import annotations
+
+from synchrotron import App, Context
+
+app = App(
+    "bench",
+    schema="""
+        CREATE TABLE project (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            audience_key TEXT GENERATED ALWAYS AS ('project:' || id) STORED
+        );
+        CREATE TABLE todo (
+            id TEXT PRIMARY KEY,
+            project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE,
+            text TEXT NOT NULL,
+            done BOOLEAN NOT NULL DEFAULT FALSE,
+            due TIMESTAMP,
+            audience_key TEXT GENERATED ALWAYS AS ('project:' || project_id) STORED
+        );
+    """,
+)
+
+
+@app.action(audience="project:{id}")
+def create_project(ctx: Context, *, id: str) -> None:
+    ctx.execute("INSERT INTO project (id, name) VALUES (?, ?)", (id, "a project"))
+
+
+@app.action(audience="project:{project_id}")
+def create_todo(ctx: Context, *, id: str, project_id: str) -> None:
+    ctx.execute(
+        "INSERT INTO todo (id, project_id, text) VALUES (?, ?, ?)", (id, project_id, "Buy milk")
+    )
+
+
+@app.action(audience="project:{project_id}")
+def finish(ctx: Context, *, id: str, project_id: str) -> None:
+    ctx.execute("UPDATE todo SET done = TRUE WHERE id = ?", (id,))
