@@ -64,7 +64,14 @@ class Definition:
     def migration_statements(self, seen: int) -> tuple[str, ...]:
         """What SQLite runs for the migrations after the first `seen`."""
         before = read_schema("\n;\n".join(self.sources[: seen + 1]))
-        return self.schema.statements[len(before.statements) :]
+        # A row from before an ADD COLUMN does not hold the column, and the preupdate hook
+        # makes up its default in another type than SELECT: so each such row is written anew.
+        rewrites = tuple(
+            f"UPDATE {name} SET {column.name} = {column.name}"
+            for name, table in before.tables.items()
+            for column in self.schema.tables[name].columns[len(table.columns) :][:1]
+        )
+        return self.schema.statements[len(before.statements) :] + rewrites
 
     @overload
     def action(self, function: Callable[Concatenate[Context, P], R], /) -> Action[P, R]: ...

@@ -15,6 +15,7 @@ earliest change on (S2).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 from synchrotron.core.canonical import text_of
@@ -89,7 +90,12 @@ class Revision:
             return entry
         if record.client_id != self.state.client_id:
             return None
-        return next((e for e in self.pending() if e.record.id == record.id), None)
+        pending = self._pending_by_id.get(record.id)
+        return None if pending is None or pending.position in self._removed else pending
+
+    @cached_property
+    def _pending_by_id(self) -> dict[ActionId, Entry]:
+        return {entry.record.id: entry for entry in self.pending()}
 
     def all(self) -> list[Entry]:
         """Every entry of the log, in order."""
