@@ -27,6 +27,7 @@ Templates = str | Sequence[str] | Callable[..., str | Sequence[str]]
 """What audiences an action declares: a template over its arguments, several, or a function."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}")
+_PLAIN = (str, int, bool, float)
 _KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -61,6 +62,9 @@ class Action(Generic[P, R]):
         self.__doc__ = function.__doc__
         self._check_identity()
         self._names, self._arguments = _signature(self.title, function)
+        self._plain = all(
+            field.type in _PLAIN for field in msgspec.structs.fields(self._arguments)
+        )
         self._decode = msgspec.json.Decoder(self._arguments).decode
         self._declare = _declaration(self.title, audience, self._names)
 
@@ -91,6 +95,9 @@ class Action(Generic[P, R]):
             kwargs = self._by_name(args, kwargs)
         try:
             converted = msgspec.convert(kwargs, self._arguments)
+            if self._plain:  # reads back as it is: the common case, without the way round
+                values = msgspec.structs.asdict(converted)
+                return Arguments(canonical(values), values)
             # As JSON's own types, so that what has no canonical form is found within.
             return self.arguments(canonical(msgspec.to_builtins(converted, str_keys=True)))
         except (msgspec.ValidationError, ValueError, TypeError) as error:

@@ -14,7 +14,7 @@ from collections.abc import Callable, MutableSequence, Sequence
 from itertools import accumulate
 from typing import Any, NewType, NoReturn, TypeVar
 
-from synchrotron.core.canonical import canonical
+from synchrotron.core.canonical import canonical, text_of
 
 ClientId = NewType("ClientId", str)
 """24 lower-case hex digits: 96 random bits."""
@@ -69,7 +69,9 @@ def split_action_id(id: ActionId) -> tuple[ClientId, int]:
 
 def derive_id(seed: str, table: str, kind: str, *parts: Any) -> str:
     """A UUIDv8 (RFC 9562, 5.8) from a seed; `kind` is "key" or "n". 36 lower-case characters."""
-    digest = hashlib.sha256(canonical([seed, table, kind, *parts]).encode()).digest()
+    # An ordinal always has a canonical form; a key that an action gives is checked for one.
+    text = text_of if kind == "n" else canonical
+    digest = hashlib.sha256(text([seed, table, kind, *parts]).encode()).digest()
     hex = digest[:16].hex()
     variant = "89ab"[int(hex[16], 16) & 3]
     return f"{hex[:8]}-{hex[8:12]}-8{hex[13:16]}-{variant}{hex[17:20]}-{hex[20:32]}"

@@ -47,8 +47,7 @@ from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revised, Revision
 from synchrotron.replica.runner import Runner
 from synchrotron.store.database import MACHINE, machine_errors
-from synchrotron.store.log import Effect, Entry
-from synchrotron.store.state import State, read_stamp
+from synchrotron.store.state import Stamps, State, read_stamp
 from synchrotron.store.store import Store
 
 
@@ -67,6 +66,7 @@ class Engine:
         self.store = store
         self.lock = threading.RLock()
         self._runner = Runner(store)
+        self._stamps = Stamps(store.writer)
         self._clock = clock
         self._entropy = entropy
 
@@ -112,19 +112,17 @@ class Engine:
             with self.store.database.transaction():
                 position, record = self._stamp(action, arguments)
                 result, did = self._runner.run(action, record, arguments)
-                effects = {
-                    target: Effect(*target, applied=done.patch, before=done.before)
-                    for target, done in did.items()
-                }
-                self.store.log.add(Entry(position, record, None, effects))
-        return Ran(record, result, {target.table for target in effects})
+                self.store.log.add_run(position, record, did.values())
+            self._stamps.committed()
+        return Ran(record, result, {target.table for target in did})
 
     def _stamp(self, action: Action[Any, Any], arguments: Arguments) -> tuple[int, ActionRecord]:
-        stamp = read_stamp(self.store.writer)
+        stamp = self._stamps.latest()
         if not stamp.user:
             raise UsageError("whose action is this? Open the replica with user=…, or with a token")
         now_ms = self._clock() + stamp.clock_offset_ms
-        n = stamp.n + 1
+        n, at = stamp.n + 1, tick(now_ms, stamp.latest)
+        self._stamps.used(n, at)
         return n, ActionRecord(
             id=action_id(stamp.client_id, n),
             seed=new_seed(self._entropy),
@@ -132,7 +130,7 @@ class Engine:
             version=action.version,
             args=decode(arguments.text),
             now=to_datetime(now_ms),
-            order_key=order_key(tick(now_ms, stamp.latest), stamp.client_id),
+            order_key=order_key(at, stamp.client_id),
             client_id=stamp.client_id,
             user=stamp.user,
             audiences=action.audiences(arguments),

@@ -27,7 +27,7 @@ from synchrotron.core.plan import FastForward, InStep, Rewind, make_plan
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ForeignKeyError, MachineError
 from synchrotron.replica.outcomes import Outcome, Reason, SetAside, outcome_of
-from synchrotron.replica.runner import Did, MissingParent, PointsNowhere, Runner
+from synchrotron.replica.runner import MissingParent, PointsNowhere, Runner
 from synchrotron.store.database import is_machine_error
 from synchrotron.store.log import Effect, Entry
 from synchrotron.store.rows import Image
@@ -38,7 +38,7 @@ from synchrotron.store.store import Store
 class Attempt(NamedTuple):
     """What running an action again gave."""
 
-    did: dict[Target, Did]
+    did: dict[Target, Effect]
     error: str | None = None
     """It raised: it has no effect at that place in history (A7)."""
     may_correct: bool = True
@@ -352,17 +352,16 @@ class Revision:
 
     def _take(self, entry: Entry, attempt: Attempt) -> None:
         """An own pending action simply gets its new patches."""
-        did = attempt.did
-        if not attempt.may_correct:
-            # Its code is gone from this version: what it did before is all there is.
-            old = {t: e.applied for t, e in entry.effects.items() if e.applied is not None}
-            befores = self._apply(old)
-            did = {target: Did(old[target], befores[target]) for target in befores}
-        else:
+        if attempt.may_correct:
             self._store.writer.execute("RELEASE synchrotron_replay")
+            entry.effects = attempt.did
+            return
+        # Its code is gone from this version: what it did before is all there is.
+        old = {t: e.applied for t, e in entry.effects.items() if e.applied is not None}
+        befores = self._apply(old)
         entry.effects = {
-            target: Effect(*target, applied=done.patch, before=done.before)
-            for target, done in did.items()
+            target: Effect(*target, applied=old[target], before=before)
+            for target, before in befores.items()
         }
 
     def _settle(
@@ -377,7 +376,7 @@ class Revision:
         chosen = {t: d.patch for t, d in decisions.items() if d.patch is not None}
         befores = {target: done.before for target, done in did.items()}
         left_out: list[Target] = []
-        if chosen == {target: done.patch for target, done in did.items()}:
+        if chosen == {target: done.applied for target, done in did.items()}:
             self._store.writer.execute("RELEASE synchrotron_replay")
         else:
             befores = self._apply(chosen)
@@ -395,7 +394,7 @@ class Revision:
         effect = entry.effects.get(target)
         done = attempt.did.get(target)
         return decide(
-            done.patch if done else None,
+            done.applied if done else None,
             effect.known if effect else None,
             before,
             unsent=had_unsent,
@@ -426,7 +425,7 @@ class Revision:
         if not attempt.may_correct or (effect is not None and effect.denied):
             return Decision(None, False)
         done = attempt.did.get(target)
-        patch = done.patch if done else None
+        patch = done.applied if done else None
         if patch is not None and (known is None or patch != known.patch):
             with self._store.rows.unchecked():
                 befores.update(self._store.rows.apply({target: patch}))
@@ -438,7 +437,7 @@ class Revision:
         entry: Entry,
         decisions: dict[Target, Decision],
         befores: dict[Target, Image | None],
-        did: dict[Target, Did],
+        did: dict[Target, Effect],
     ) -> None:
         first_seen = b"" if entry.own else None
         effects = {}
@@ -450,7 +449,7 @@ class Revision:
             effect.before = befores.get(target) if patch is not None else None
             effect.unsent = correction
             effect.overruled = not correction and patch != (
-                did[target].patch if target in did else None
+                did[target].applied if target in did else None
             )
             effects[target] = effect
         entry.effects = effects

@@ -28,15 +28,8 @@ from synchrotron.errors import (
 )
 from synchrotron.store.capture import Change, Full
 from synchrotron.store.database import is_machine_error
+from synchrotron.store.log import Effect
 from synchrotron.store.store import Store
-
-
-class Did(NamedTuple):
-    """What a run did to one row."""
-
-    patch: Patch
-    before: tuple[Any, ...] | None
-    """The image before, None where there was no row."""
 
 
 class MissingParent(NamedTuple):
@@ -77,7 +70,7 @@ class Runner:
 
     def run(
         self, action: Action[Any, Any], record: ActionRecord, arguments: Arguments
-    ) -> tuple[Any, dict[Target, Did]]:
+    ) -> tuple[Any, dict[Target, Effect]]:
         """Run an action; give its result and what it did.
 
         Raises what the action raises, `RefusedInAction` for what it may not do, and
@@ -101,7 +94,7 @@ class Runner:
             raise self._failure
         changes = store.capture.changes()
         self._check_foreign_keys(changes)
-        return result, dict(_did(record, change) for change in changes)
+        return result, dict([_effect(record, change) for change in changes])
 
     # ---- what a context executes --------------------------------------------------
 
@@ -223,28 +216,28 @@ def _points_elsewhere(table: Table, a: Full | None, b: Full, key: ForeignKey) ->
     return a is None or any(a[p] != b[p] for p in map(table.position, key.columns))
 
 
-def _did(record: ActionRecord, change: Change) -> tuple[Target, Did]:
-    """A change as a patch, checked: values in form (A5), audiences kept (A10, A11)."""
+def _effect(record: ActionRecord, change: Change) -> tuple[Target, Effect]:
+    """A change as an effect, checked: values in form (A5), audiences kept (A10, A11)."""
     table, old, new = change
     if new is not None:
         table.check_image(new)
     full = old if new is None else new
     assert full is not None
-    row = RowKey(table.name, table.key_of(full))
     audience = Audience(full[table.audience_position])
+    target = Target(table.name, table.key_of(full), audience)
     if old is not None and new is not None and old[table.audience_position] != audience:
         raise AudienceRefused(
-            f"{row} would move from audience {old[table.audience_position]} to {audience}: "
-            "delete it and insert it under a new key"
+            f"{target.row} would move from audience {old[table.audience_position]} to "
+            f"{audience}: delete it and insert it under a new key"
         )
     if record.audiences is not None and audience not in record.audiences:
         raise AudienceRefused(
-            f"{row} lies in audience {audience}, but action {record.name} declares "
+            f"{target.row} lies in audience {audience}, but action {record.name} declares "
             f"{', '.join(record.audiences) or 'none'}: declare it too, or leave that row alone"
         )
     before = table.image(old) if old is not None else None
     patch = _patch(table, before, table.image(new) if new is not None else None)
-    return Target(table.name, row.key, audience), Did(patch, before)
+    return target, Effect(*target, applied=patch, before=before)
 
 
 def _patch(table: Table, before: tuple[Any, ...] | None, after: tuple[Any, ...] | None) -> Patch:

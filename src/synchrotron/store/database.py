@@ -107,7 +107,8 @@ class Transaction:
             else:
                 self._rollback()
         finally:
-            self._restore()
+            if self._durable:
+                self._restore()
         if isinstance(error, MACHINE):
             raise MachineError(f"the transaction was rolled back: {error}") from error
 

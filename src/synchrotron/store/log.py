@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from synchrotron.core.clock import FIRST, OrderKey, to_datetime, to_ms
+from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before
 from synchrotron.core.ids import ActionId, Audience, Seq, split_action_id
 from synchrotron.core.patches import Known, Patch, Target
@@ -129,7 +130,7 @@ class _Stored(msgspec.Struct, array_like=True, omit_defaults=True):
     name: str
     version: int
     args: dict[str, Any]
-    now_ms: int
+    now: datetime
     user: str
     audiences: tuple[Audience, ...] | None = None
 
@@ -139,10 +140,10 @@ _decode_stored = msgspec.msgpack.Decoder(_Stored).decode
 
 
 def _pack(record: ActionRecord) -> bytes:
-    seed, now_ms = bytes.fromhex(record.seed), to_ms(record.now)
-    name, version, args = record.name, record.version, record.args
+    seed = bytes.fromhex(record.seed)
+    name, version, args, now = record.name, record.version, record.args, record.now
     return _encode_stored(
-        _Stored(record.id, seed, name, version, args, now_ms, record.user, record.audiences)
+        _Stored(record.id, seed, name, version, args, now, record.user, record.audiences)
     )
 
 
@@ -154,7 +155,7 @@ def _unpack(blob: bytes, key: OrderKey) -> ActionRecord:
         name=stored.name,
         version=stored.version,
         args=stored.args,
-        now=to_datetime(stored.now_ms),
+        now=stored.now,
         order_key=key,
         client_id=split_action_id(stored.id)[0],
         user=stored.user,
@@ -273,8 +274,11 @@ class Log:
 
     # ---- writing ------------------------------------------------------------------
 
-    def add(self, entry: Entry) -> None:
-        self._execute(_INSERT, _row(entry))
+    def add_run(self, position: int, record: ActionRecord, effects: Iterable[Effect]) -> None:
+        """Add an own action that ran just now, with what it did."""
+        packed, done = _pack(record), _encode_effects(list(effects))
+        row = (position, record.order_key, packed, None, False, None, None, done, None)
+        self._execute(_INSERT, row)
 
     def save(self, entries: Iterable[Entry]) -> None:
         """Store entries, new or changed."""

@@ -95,6 +95,33 @@ def read_stamp(connection: apsw.Connection) -> Stamp:
     return Stamp(client, user, offset, n, timestamp_of(clock))
 
 
+class Stamps:
+    """The latest stamp, kept between runs.
+
+    It is read anew when anything else was committed meanwhile, by this connection or by
+    another process; SQLite's data version tells without a statement.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._version: int | None = None
+        self._stamp: Stamp | None = None
+
+    def latest(self) -> Stamp:
+        """The latest stamp. Call it in a writing transaction."""
+        if self._stamp is None or self._version != self._connection.data_version():
+            self._stamp = read_stamp(self._connection)
+        self._version = None  # until the transaction that uses it is committed
+        return self._stamp
+
+    def used(self, n: int, at: Timestamp) -> None:
+        assert self._stamp is not None
+        self._stamp = self._stamp._replace(n=n, latest=at)
+
+    def committed(self) -> None:
+        self._version = self._connection.data_version()
+
+
 def _values(state: State) -> list[object]:
     fields = msgspec.structs.asdict(state)
     fields["audiences"] = msgspec.json.encode(sorted(state.audiences)).decode()

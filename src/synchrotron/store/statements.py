@@ -140,8 +140,6 @@ class Statements:
         if not statement.positions:
             if not statement.writes:
                 self.on_savepoint()  # all that neither reads nor writes
-            for _ in rows:  # steps a write to its end
-                pass
             return []
         positions, converters = statement.positions, statement.converters
         if converters is None:
@@ -201,6 +199,8 @@ class Statements:
 
 def bind_all(params: Parameters) -> Any:
     """Parameters in the forms that SQLite is given."""
+    if type(params) is tuple:  # before the costlier question
+        return tuple(map(bind, params))
     if isinstance(params, Mapping):
         return {name: bind(value) for name, value in params.items()}
     if isinstance(params, str | bytes):
