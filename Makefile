@@ -34,8 +34,8 @@ lint: $(VENV)/dev  ## ruff, mypy --strict, pyright
 	$(BIN)/python -m mypy --strict
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
-sim: $(VENV)/dev  ## random histories against the oracle; SEEDS=n of them
-	SYNCHROTRON_EXAMPLES=$(SEEDS) $(BIN)/python -m pytest -n auto tests/replica/test_histories.py $(ARGS)
+sim: $(VENV)/dev  ## random histories against the oracle; SEEDS=n of each kind
+	$(BIN)/python tests/histories/play.py --setting all --seeds 0:$(SEEDS)
 
 bench: $(VENV)/dev  ## the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -30,7 +30,9 @@ class World:
         sets = {user: {"project:p1"} for user in ("alice", "bob")}
         server = MemoryServer(app, sets, clock=self.clock)
         self.ann, self.bob = (
-            app.open(folder / f"{user}-{history}.db", transport=server.connect(user), clock=self.clock)
+            app.open(
+                folder / f"{user}-{history}.db", transport=server.connect(user), clock=self.clock
+            )
             for user in sets
         )
         self.ann.sync()
@@ -70,9 +72,7 @@ class World:
 def main() -> None:
     with TemporaryDirectory() as folder:
         worlds = {history: World(Path(folder), history) for history in HISTORIES}
-        runs = in_turns(
-            1_000, **{str(h): lambda w=w: w.create(w.ann) for h, w in worlds.items()}
-        )
+        runs = in_turns(1_000, **{str(h): lambda w=w: w.create(w.ann) for h, w in worlds.items()})
         reconciled: dict[str, list[float]] = {str(history): [] for history in worlds}
         for _ in range(ROUNDS):
             for history, world in worlds.items():

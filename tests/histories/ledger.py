@@ -70,9 +70,7 @@ def make_app(*, without: frozenset[str] = frozenset()) -> App:
             raise Refused(f"no {item} left")
         ctx.execute("UPDATE item SET n = n - 1 WHERE id = ?", (item,))
         price = round(ctx.random.random() * 10, 2)
-        ctx.execute(
-            "INSERT INTO sale (item_id, room, price) VALUES (?, ?, ?)", (item, room, price)
-        )
+        ctx.execute("INSERT INTO sale (item_id, room, price) VALUES (?, ?, ?)", (item, room, price))
 
     @action
     def retitle(ctx: Context, *, room: str, item: str, title: str | None) -> None:
@@ -142,8 +140,6 @@ def make_app(*, without: frozenset[str] = frozenset()) -> App:
     @action
     def leak(ctx: Context, *, room: str, item: str) -> None:
         notes = ctx.execute("SELECT count(*) AS n FROM note")[0]["n"]
-        ctx.execute(
-            "UPDATE item SET title = ? WHERE id = ? AND room = ?", (str(notes), item, room)
-        )
+        ctx.execute("UPDATE item SET title = ? WHERE id = ? AND room = ?", (str(notes), item, room))
 
     return app

@@ -99,7 +99,8 @@ FAULTS = [
     Fault(
         "S9: a patch applies to a row of another audience",
         "store/rows.py",
-        "            if found is not None and found[1] != target.audience:\n                continue\n",
+        "            if found is not None and found[1] != target.audience:\n"
+        "                continue\n",
         "",
         "churn",
     ),

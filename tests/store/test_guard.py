@@ -86,7 +86,7 @@ def test_a_query_that_writes_is_refused_with_the_remedy(
     ],
 )
 def test_a_query_that_does_more_than_read_is_refused(replica: Replica, sql: str) -> None:
-    with pytest.raises((NotReadOnly, QueryError), match=r"a query only reads|SQLite refuses"):
+    with pytest.raises(NotReadOnly, match="a query only reads"):
         replica.query(sql)
     assert replica.query("SELECT name FROM sqlite_master WHERE name IN ('x', 'thing')") == []
     assert replica.query("SELECT count(*) AS n FROM item") == [{"n": 0}]

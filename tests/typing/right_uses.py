@@ -25,6 +25,11 @@ def finish(ctx: Context, todo: str, project_id: str = "p1") -> None:
     reveal_type(create_todo(ctx, project_id=project_id, text=todo))  # reveals str
 
 
+@app.action()
+def empty(ctx: Context) -> int:
+    return len(ctx.execute("DELETE FROM todo RETURNING id"))
+
+
 def takes_any_text_action(action: Action[..., str]) -> None: ...
 
 
@@ -34,6 +39,7 @@ def runs(replica: Replica) -> None:
     reveal_type(run.result)  # reveals str
     replica.run(finish, "t1", project_id="p1")
     reveal_type(replica.run(finish, todo="t1"))  # reveals Run[None]
+    reveal_type(replica.run(empty).result)  # reveals int
     takes_any_text_action(create_todo)
 
 

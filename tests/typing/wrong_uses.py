@@ -41,3 +41,7 @@ def runs(replica: Replica) -> None:
 @app.action  # error
 def without_context(text: str) -> str:
     return text
+
+
+@app.action("finish")  # error
+def named_by_position(ctx: Context, *, todo: str) -> None: ...

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 import msgspec
 
 from synchrotron.app.context import Context
-from synchrotron.core.canonical import canonical
+from synchrotron.core.canonical import canonical, check_form, decode, text_of
 from synchrotron.core.ids import Audience
 from synchrotron.errors import ActionDefinitionError, ArgumentError
 
@@ -34,8 +34,8 @@ _KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEY
 class Arguments(NamedTuple):
     """The arguments of one run."""
 
-    text: str
-    """As canonical JSON."""
+    json: dict[str, Any]
+    """By name, as JSON's own types: what the record keeps."""
     values: dict[str, Any]
     """By name, as the function's own types: what that JSON reads back as."""
 
@@ -62,9 +62,7 @@ class Action(Generic[P, R]):
         self.__doc__ = function.__doc__
         self._check_identity()
         self._names, self._arguments = _signature(self.title, function)
-        self._plain = all(
-            field.type in _PLAIN for field in msgspec.structs.fields(self._arguments)
-        )
+        self._plain = all(field.type in _PLAIN for field in msgspec.structs.fields(self._arguments))
         self._decode = msgspec.json.Decoder(self._arguments).decode
         self._declare = _declaration(self.title, audience, self._names)
 
@@ -97,9 +95,10 @@ class Action(Generic[P, R]):
             converted = msgspec.convert(kwargs, self._arguments)
             if self._plain:  # reads back as it is: the common case, without the way round
                 values = msgspec.structs.asdict(converted)
-                return Arguments(canonical(values), values)
+                check_form(values)
+                return Arguments(values, values)
             # As JSON's own types, so that what has no canonical form is found within.
-            return self.arguments(canonical(msgspec.to_builtins(converted, str_keys=True)))
+            return self.arguments(decode(canonical(msgspec.to_builtins(converted, str_keys=True))))
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             raise ArgumentError(self._explain(error)) from error
 
@@ -117,16 +116,16 @@ class Action(Generic[P, R]):
         takes = ", ".join(self._names) or "no arguments"
         return f"{self.title}: {error}. It takes: {takes}"
 
-    def arguments(self, text: str) -> Arguments:
-        """Arguments from their canonical JSON."""
+    def arguments(self, json: dict[str, Any]) -> Arguments:
+        """Arguments from a record, which keeps them as JSON."""
         try:
-            return Arguments(text, msgspec.structs.asdict(self._decode(text)))
+            if self._plain:
+                found = msgspec.convert(json, self._arguments)
+            else:
+                found = self._decode(text_of(json))
+            return Arguments(json, msgspec.structs.asdict(found))
         except msgspec.ValidationError as error:
             raise ArgumentError(self._explain(error)) from error
-
-    def call(self, ctx: Context, arguments: Arguments) -> R:
-        """Run the function."""
-        return self.function(ctx, **arguments.values)  # type: ignore[call-arg]
 
     # ---- audiences ----------------------------------------------------------------
 

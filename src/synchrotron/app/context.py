@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from synchrotron.app.row import Row
 from synchrotron.core.ids import SeededRandom, derive_id
@@ -22,7 +22,9 @@ class ActionDatabase(Protocol):
 
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> None: ...
 
-    def has_table(self, name: str) -> bool: ...
+    @property
+    def tables(self) -> Container[str]:
+        """The names of the synced tables."""
 
 
 class Context:
@@ -74,11 +76,13 @@ class Context:
         `RefusedInAction` for what no action may do, `ConstraintError` where a
         constraint of the schema refuses.
         """
-        return self._open().execute(sql, params)
+        database = self._database or self._ended()
+        return database.execute(sql, params)
 
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> None:
         """Run one writing statement once for each of `rows`."""
-        self._open().executemany(sql, rows)
+        database = self._database or self._ended()
+        database.executemany(sql, rows)
 
     def new_id(self, table: str, *key: Any) -> str:
         """A new id for a row of `table`, as a UUID of 36 characters.
@@ -86,7 +90,8 @@ class Context:
         With a `key` the id depends on it, whatever else the action makes; without, on
         how many ids for this table came before it in the action.
         """
-        if not self._open().has_table(table):
+        database = self._database or self._ended()
+        if table not in database.tables:
             raise StatementRefused(f"new_id: there is no table {table!r} in the schema")
         if key:
             return derive_id(self._record.seed, table, "key", *key)
@@ -94,13 +99,11 @@ class Context:
         self._ordinals[table] = ordinal + 1
         return derive_id(self._record.seed, table, "n", ordinal)
 
-    def _open(self) -> ActionDatabase:
-        if self._database is None:
-            raise StatementRefused(
-                f"the context of action {self._record.name} was used after the action ended: "
-                "what it needs must be done, and its rows read, before it returns"
-            )
-        return self._database
+    def _ended(self) -> NoReturn:
+        raise StatementRefused(
+            f"the context of action {self._record.name} was used after the action ended: "
+            "what it needs must be done, and its rows read, before it returns"
+        )
 
     def _end(self) -> None:
         self._database = None

@@ -269,7 +269,8 @@ def _deferred(definition: Definition) -> Iterator[tuple[int, str]]:
 
 def _put_in(text: str, places: list[tuple[int, str]]) -> str:
     # From the end, so that the positions before stay true. Of two at one place the later goes last.
-    for position, addition in reversed(sorted(places, key=lambda place: place[0])):
+    in_order = sorted(places, key=lambda place: place[0])
+    for position, addition in reversed(in_order):
         text = text[:position] + addition + text[position:]
     return text
 

@@ -86,7 +86,8 @@ class Text(ColumnType):
             return "is not text: pass a str, or write CAST(x AS TEXT)"
         if self.length is not None and len(stored) > self.length:
             return f"is longer than {self.length} characters: shorten it, or declare TEXT"
-        return formless_text(stored)
+        # The common case at once: this judges every text that an action writes.
+        return None if stored.isascii() and "\0" not in stored else formless_text(stored)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import msgspec
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 decode = msgspec.json.decode
-_long_number = re.compile("[0-9]{19}").search
+_long_number = re.compile(b"[0-9]{19}").search
 INTEGERS = range(-(2**63), 2**63)
 """What PostgreSQL and SQLite can hold."""
 
@@ -32,8 +32,13 @@ def canonical(value: Any) -> str:
 
     Raises `ValueError` for a value that has no canonical form.
     """
+    return check_form(value).decode()
+
+
+def check_form(value: Any) -> bytes:
+    """The canonical JSON of a value, in UTF-8. Raises `ValueError` where it has none."""
     try:
-        text = _encode(value).decode()
+        text = _encode(value)
     except UnicodeEncodeError as error:
         raise ValueError("a string holds a lone surrogate") from error
     except (TypeError, OverflowError) as error:
@@ -42,7 +47,7 @@ def canonical(value: Any) -> str:
             "None; convert the rest first"
         ) from error
     # Only in such a text can there be what msgspec writes and has no form here.
-    if "null" in text or "\\u0000" in text or _long_number(text):
+    if b"null" in text or b"\\u0000" in text or _long_number(text):
         _refuse_formless(value)
     return text
 

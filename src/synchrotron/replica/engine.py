@@ -15,8 +15,7 @@ import apsw
 import msgspec
 
 from synchrotron.app.action import Action, Arguments
-from synchrotron.core.canonical import decode
-from synchrotron.core.clock import FIRST, order_key, tick, to_datetime
+from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, to_datetime
 from synchrotron.core.ids import ActionId, Entropy, action_id, new_seed
 from synchrotron.core.messages import (
     Duplicate,
@@ -110,30 +109,35 @@ class Engine:
                     "instead, and it becomes part of the action"
                 )
             with self.store.database.transaction():
-                position, record = self._stamp(action, arguments)
+                n, at, record = self._stamp(action, arguments)
                 result, did = self._runner.run(action, record, arguments)
-                self.store.log.add_run(position, record, did.values())
-            self._stamps.committed()
+                self.store.log.add_run(n, record, did.values())
+            self._stamps.committed(n, at)
         return Ran(record, result, {target.table for target in did})
 
-    def _stamp(self, action: Action[Any, Any], arguments: Arguments) -> tuple[int, ActionRecord]:
+    def _stamp(
+        self, action: Action[Any, Any], arguments: Arguments
+    ) -> tuple[int, Timestamp, ActionRecord]:
         stamp = self._stamps.latest()
         if not stamp.user:
             raise UsageError("whose action is this? Open the replica with user=…, or with a token")
         now_ms = self._clock() + stamp.clock_offset_ms
         n, at = stamp.n + 1, tick(now_ms, stamp.latest)
-        self._stamps.used(n, at)
-        return n, ActionRecord(
-            id=action_id(stamp.client_id, n),
-            seed=new_seed(self._entropy),
-            name=action.name,
-            version=action.version,
-            args=decode(arguments.text),
-            now=to_datetime(now_ms),
-            order_key=order_key(at, stamp.client_id),
-            client_id=stamp.client_id,
-            user=stamp.user,
-            audiences=action.audiences(arguments),
+        return (
+            n,
+            at,
+            ActionRecord(
+                id=action_id(stamp.client_id, n),
+                seed=new_seed(self._entropy),
+                name=action.name,
+                version=action.version,
+                args=arguments.json,
+                now=to_datetime(now_ms),
+                order_key=order_key(at, stamp.client_id),
+                client_id=stamp.client_id,
+                user=stamp.user,
+                audiences=action.audiences(arguments),
+            ),
         )
 
     # ---- exchanges ------------------------------------------------------------------

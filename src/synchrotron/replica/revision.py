@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
-from synchrotron.core.canonical import text_of
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before, Decision, decide
 from synchrotron.core.ids import ActionId, Audience, Seq
@@ -310,7 +309,7 @@ class Revision:
         if action is None or any(effect.foreign for effect in entry.effects.values()):
             return Attempt({}, may_correct=False)
         try:
-            _, did = self._runner.run(action, record, action.arguments(text_of(record.args)))
+            _, did = self._runner.run(action, record, action.arguments(record.args))
         except BaseException as error:
             if self._store.writer.in_transaction:
                 self._store.writer.execute("ROLLBACK TO synchrotron_replay")

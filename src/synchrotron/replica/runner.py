@@ -66,6 +66,7 @@ class Runner:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._statements = store.statements
+        self.tables = store.schema.tables
         self._failure: BaseException | None = None
 
     def run(
@@ -79,17 +80,18 @@ class Runner:
         store = self._store
         context = Context(record, self)
         self._failure = None
-        store.enter(context)
+        store.functions.context = context  # from here on SQL's clock and dice are its own
         store.capture.start()
         try:
-            result = action.call(context, arguments)
+            result = action.function(context, **arguments.values)
         except Exception:
             if self._failure is not None:
                 raise self._failure from None
             raise
         finally:
             store.capture.stop()
-            store.leave()
+            store.functions.context = None
+            context._end()
         if self._failure is not None:
             raise self._failure
         changes = store.capture.changes()
@@ -113,9 +115,6 @@ class Runner:
             self._statements.executemany(sql, rows)
         except BaseException as error:
             self._explain(error)
-
-    def has_table(self, name: str) -> bool:
-        return name in self._store.schema.tables
 
     def _explain(self, error: BaseException) -> NoReturn:
         self._store.capture.doubt()  # a failed statement's changes were rolled back
@@ -155,7 +154,7 @@ class Runner:
         open_ones = self._store.database.unresolved_foreign_keys()
         # SQLite only counts them: a row whose parent is hidden here, and which goes, takes
         # one off the count that a new one has put on.
-        if open_ones or any(map(self._was_orphan, changes)):
+        if open_ones or any([self._was_orphan(c) for c in changes if c.old is not None]):
             missing = self._missing_parents(changes)
             if open_ones or missing:
                 raise PointsNowhere(missing)

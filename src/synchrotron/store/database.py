@@ -103,23 +103,18 @@ class Transaction:
     ) -> None:
         try:
             if error is None:
-                self._commit()
-            else:
-                self._rollback()
+                self._execute("COMMIT")
+                return
+        except BaseException as failure:
+            error = failure
+            raise
         finally:
+            if error is not None:
+                self._rollback()
             if self._durable:
                 self._restore()
-        if isinstance(error, MACHINE):
-            raise MachineError(f"the transaction was rolled back: {error}") from error
-
-    def _commit(self) -> None:
-        try:
-            self._execute("COMMIT")
-        except BaseException as error:
-            self._rollback()
             if isinstance(error, MACHINE):
                 raise MachineError(f"the transaction was rolled back: {error}") from error
-            raise
 
     def _rollback(self) -> None:
         if self._database.writer.in_transaction:
@@ -144,6 +139,7 @@ class Database:
         self.foreign_keys = True
         with machine_errors(f"opening {self.path}"):
             self.writer = apsw.Connection(self.path)
+        self._ordinary, self._durable = Transaction(self, False), Transaction(self, True)
         try:
             with machine_errors(f"opening {self.path}"):
                 # Closing would otherwise write to another program's file.
@@ -198,7 +194,7 @@ class Database:
 
         `durable`: its commit, and so every one before it, is on the disk when it ends.
         """
-        return Transaction(self, durable)
+        return self._durable if durable else self._ordinary
 
     def enforce_foreign_keys(self, on: bool) -> None:
         """Switch foreign keys, also inside a transaction.

@@ -114,11 +114,10 @@ class Stamps:
         self._version = None  # until the transaction that uses it is committed
         return self._stamp
 
-    def used(self, n: int, at: Timestamp) -> None:
-        assert self._stamp is not None
-        self._stamp = self._stamp._replace(n=n, latest=at)
-
-    def committed(self) -> None:
+    def committed(self, n: int, at: Timestamp) -> None:
+        """A run used this n and clock reading, and nothing else was committed since."""
+        client, user, offset_ms, _, _ = self._stamp  # type: ignore[misc]
+        self._stamp = Stamp(client, user, offset_ms, n, at)
         self._version = self._connection.data_version()
 
 

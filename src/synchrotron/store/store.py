@@ -11,7 +11,6 @@ from typing import Any
 import apsw
 
 from synchrotron.app import ddl
-from synchrotron.app.context import Context
 from synchrotron.app.definition import Definition
 from synchrotron.core.ids import ClientId, Entropy, new_client_id
 from synchrotron.errors import NewerFile, OtherApplication, WrongUser
@@ -24,8 +23,6 @@ from synchrotron.store.log import Log
 from synchrotron.store.rows import Rows
 from synchrotron.store.state import State, make_state, read_state, write_state
 from synchrotron.store.statements import Inspector, Statements
-
-"""SQLite's own limit, in bytes."""
 
 
 class Store:
@@ -85,17 +82,6 @@ class Store:
         self._queries.clear()
         self.functions.close()
         self.database.close()
-
-    # ---- the running action ---------------------------------------------------------
-
-    def enter(self, context: Context) -> None:
-        """From here on SQL's clock, dice and new ids are this context's (A3)."""
-        self.functions.context = context
-
-    def leave(self) -> None:
-        if self.functions.context is not None:
-            self.functions.context._end()
-        self.functions.context = None
 
     @property
     def in_action(self) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from synchrotron.app.definition import Definition
-from synchrotron.core.canonical import text_of
 from synchrotron.core.records import ActionRecord
 from synchrotron.replica.runner import Runner
 from synchrotron.store.store import Store
@@ -26,7 +25,7 @@ def serial_tables(definition: Definition, records: Iterable[ActionRecord]) -> Ta
     try:
         for record in sorted(records, key=lambda record: record.order_key):
             action = definition.actions[record.name, record.version]
-            arguments = action.arguments(text_of(record.args))
+            arguments = action.arguments(record.args)
             store.writer.execute("BEGIN")
             try:
                 runner.run(action, record, arguments)
