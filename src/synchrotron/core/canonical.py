@@ -10,14 +10,15 @@ Python's own `==` calls 1, 1.0 and True equal.
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import msgspec
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 decode = msgspec.json.decode
-_long_number = re.compile(b"[0-9]{19}").search
+_BUT_DIGITS = bytes(c if chr(c).isdigit() else 32 for c in range(128)) + b" " * 128
+_LONG_NUMBER = 19
+"""So many digits and more may not fit in 64 bits."""
 INTEGERS = range(-(2**63), 2**63)
 """What PostgreSQL and SQLite can hold."""
 
@@ -47,9 +48,13 @@ def check_form(value: Any) -> bytes:
             "None; convert the rest first"
         ) from error
     # Only in such a text can there be what msgspec writes and has no form here.
-    if b"null" in text or b"\\u0000" in text or _long_number(text):
+    if b"null" in text or b"\\u0000" in text or _has_long_number(text):
         _refuse_formless(value)
     return text
+
+
+def _has_long_number(text: bytes) -> bool:
+    return any(len(run) >= _LONG_NUMBER for run in text.translate(_BUT_DIGITS).split())
 
 
 def _refuse_formless(value: Any) -> None:

@@ -154,7 +154,7 @@ class Runner:
         open_ones = self._store.database.unresolved_foreign_keys()
         # SQLite only counts them: a row whose parent is hidden here, and which goes, takes
         # one off the count that a new one has put on.
-        if open_ones or any([self._was_orphan(c) for c in changes if c.old is not None]):
+        if open_ones or any(self._was_orphan(c) for c in changes if c.old is not None):
             missing = self._missing_parents(changes)
             if open_ones or missing:
                 raise PointsNowhere(missing)

@@ -85,7 +85,8 @@ class Transaction:
     def __init__(self, database: Database, durable: bool) -> None:
         self._database = database
         self._durable = durable
-        self._execute = database.writer.execute
+        # A cursor of its own: `Connection.execute` would make one for each statement.
+        self._execute = database.writer.cursor().execute
 
     def __enter__(self) -> None:
         if self._durable:

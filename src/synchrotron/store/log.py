@@ -174,6 +174,7 @@ class Log:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._execute = connection.execute
+        self._insert = connection.cursor().execute  # kept: every run uses it once
         self._executemany = connection.executemany
 
     # ---- reading ------------------------------------------------------------------
@@ -278,7 +279,7 @@ class Log:
         """Add an own action that ran just now, with what it did."""
         packed, done = _pack(record), _encode_effects(list(effects))
         row = (position, record.order_key, packed, None, False, None, None, done, None)
-        self._execute(_INSERT, row)
+        self._insert(_INSERT, row)
 
     def save(self, entries: Iterable[Entry]) -> None:
         """Store entries, new or changed."""
