@@ -14,7 +14,8 @@ import apsw
 from benchmarks.application import app, create_project, create_todo, finish
 from benchmarks.measuring import in_turns, tell
 
-ROUNDS = 4_000
+TURNS = 50
+TIMES = 100
 
 
 def plain_database(path: Path) -> apsw.Connection:
@@ -37,7 +38,7 @@ def main() -> None:
         plain = plain_database(Path(folder) / "plain.db")
         replica = app.open(Path(folder) / "replica.db", user="alice")
         replica.run(create_project, id="p1")
-        ids = [str(uuid.uuid4()) for _ in range(ROUNDS)]
+        ids = [str(uuid.uuid4()) for _ in range(TURNS * TIMES)]
         inserted, recorded, finished, updated = (iter(ids) for _ in range(4))
 
         def plain_insert() -> None:
@@ -54,19 +55,21 @@ def main() -> None:
             plain.execute("COMMIT")
 
         inserts = in_turns(
-            ROUNDS,
+            TURNS,
+            times=TIMES,
             plain=plain_insert,
             run=lambda: replica.run(create_todo, id=next(recorded), project_id="p1"),
         )
         updates = in_turns(
-            ROUNDS,
+            TURNS,
+            times=TIMES,
             plain=plain_update,
             run=lambda: replica.run(finish, id=next(finished), project_id="p1"),
         )
         replica.close()
         plain.close()
     tell(
-        f"local run: median of {ROUNDS} turns, on a file",
+        f"local run: median of {TURNS} turns of {TIMES}, on a file",
         ["one row", "plain us", "run us", "ratio", "runs per s"],
         [
             [name, us["plain"], us["run"], us["run"] / us["plain"], 1e6 / us["run"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
@@ -121,7 +121,7 @@ class Stamps:
         self._version = self._connection.data_version()
 
 
-def _values(state: State) -> list[object]:
+def _values(state: State) -> list[Any]:
     fields = msgspec.structs.asdict(state)
     fields["audiences"] = msgspec.json.encode(sorted(state.audiences)).decode()
     fields["tokens"] = msgspec.json.encode(state.tokens).decode()
