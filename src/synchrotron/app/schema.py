@@ -103,6 +103,15 @@ class Table:
         return {column.name: position for position, column in enumerate(self.all_columns)}
 
     @cached_property
+    def real_positions(self) -> frozenset[int]:
+        """The DOUBLE PRECISION columns among all."""
+        return frozenset(
+            at
+            for at, column in enumerate(self.all_columns)
+            if column.type.declared == "DOUBLE PRECISION"
+        )
+
+    @cached_property
     def key_positions(self) -> tuple[int, ...]:
         return tuple(map(self.position, self.key))
 

@@ -90,10 +90,23 @@ class Capture:
             raise self.failure
         found = []
         for row, old in self._first.items():
-            new = self._last[row] if self._exact else self._read(*row)
+            new = self._realified(*row) if self._exact else self._read(*row)
             if not same_row(old, new):
                 found.append(Change(self._tables[row[0]], old, new))
         return found
+
+    def _realified(self, name: str, key: Full) -> Full | None:
+        """The last image, with whole numbers in REAL columns as the floats they are.
+
+        SQLite stores those as integers, and the hook of older versions (3.50) gives them so.
+        """
+        new, table = self._last[name, key], self._tables[name]
+        if new is None or not table.real_positions:
+            return new
+        return tuple(
+            float(value) if at in table.real_positions and type(value) is int else value
+            for at, value in enumerate(new)
+        )
 
     def _read(self, table: str, key: Full) -> Full | None:
         return self._connection.execute(self._select[table], key).fetchone()
