@@ -163,12 +163,17 @@ class Engine:
         """Stage a snapshot's chunks as they come, then start anew from it (F4)."""
         with self.lock:
             staging = Staging(self.store)
-        for chunk in chunks:
-            if isinstance(chunk, Duplicate | Superseded | Install | Limit):
-                return self._no_snapshot(request, chunk, new_epoch)
+        try:
+            for chunk in chunks:
+                if isinstance(chunk, Duplicate | Superseded | Install | Limit):
+                    return self._no_snapshot(request, chunk, new_epoch)
+                with self.lock:
+                    if staging.take(chunk):
+                        return self._start_from(request, staging, new_epoch)
+        finally:
+            # Else a copy of all rows would stay in memory as long as the connection.
             with self.lock:
-                if staging.take(chunk):
-                    return self._start_from(request, staging, new_epoch)
+                staging.close()
         raise ProtocolError("the snapshot ended before its end")
 
     def _start_from(self, request: SnapshotRequest, staging: Staging, new_epoch: bool) -> Taken:

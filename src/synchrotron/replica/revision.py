@@ -177,10 +177,6 @@ class Revision:
         self._left.add(audience)
         self._starts.append(FIRST)
 
-    def restart(self, key: OrderKey = FIRST) -> None:
-        """Replay from here on, whatever else changes."""
-        self._starts.append(key)
-
     def _position(self, own: bool) -> int:
         if own:
             position, self._next_own = self._next_own, self._next_own + 1

@@ -9,6 +9,7 @@ from typing import Any
 from synchrotron.app.definition import Definition
 from synchrotron.core.records import ActionRecord
 from synchrotron.replica.runner import Runner
+from synchrotron.store.database import is_machine_error
 from synchrotron.store.store import Store
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -29,7 +30,9 @@ def serial_tables(definition: Definition, records: Iterable[ActionRecord]) -> Ta
             store.writer.execute("BEGIN")
             try:
                 runner.run(action, record, arguments)
-            except Exception:
+            except Exception as error:
+                if is_machine_error(error):
+                    raise  # no part of history (A7): it must not pass for a rejection
                 store.writer.execute("ROLLBACK")
             else:
                 store.writer.execute("COMMIT")
