@@ -22,13 +22,16 @@ class App(Definition):
         user: str | None = None,
         client_id: str | None = None,
         clock: Callable[[], int] | None = None,
+        key: str | bytes | None = None,
         entropy: Entropy | None = None,
     ) -> Replica:
         """Open a replica's database, or make one; `":memory:"` lives until it is closed.
 
         `transport` leads to a server. `user` is needed where the transport does not say
         it; a file belongs to one user. `clock` gives milliseconds since the epoch and
-        `entropy(n)` n random bytes: tests bring their own. Raises `FileError`.
+        `entropy(n)` n random bytes: tests bring their own. `key` encrypts the file, where
+        `apsw-sqlite3mc` is installed in place of `apsw`; a database in memory needs none.
+        Raises `FileError`.
         """
         return Replica(
             self,
@@ -38,4 +41,5 @@ class App(Definition):
             client_id=client_id,
             clock=clock,
             entropy=entropy,
+            key=key,
         )

@@ -89,6 +89,10 @@ class Closed(UsageError):
     """The replica was used after `close()`."""
 
 
+class EncryptionMissing(UsageError):
+    """A key was given, and the installed SQLite cannot encrypt."""
+
+
 class RefusedInAction(SynchrotronError):
     """An action did what no action may do. It was rolled back as a whole."""
 
@@ -131,6 +135,10 @@ class NotAReplica(FileError):
 
 class DamagedFile(FileError):
     """The file is not a database, or is truncated or corrupt."""
+
+
+class WrongKey(FileError):
+    """The file is encrypted, and not with this key; or it is damaged, which looks the same."""
 
 
 class NewerFile(FileError):

@@ -26,6 +26,7 @@ from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.syncing import Syncing
 from synchrotron.replica.transport import Transport
 from synchrotron.store.database import machine_errors
+from synchrotron.store.encryption import Key
 from synchrotron.store.store import Store
 
 P = ParamSpec("P")
@@ -78,6 +79,7 @@ class Replica:
         client_id: str | None = None,
         clock: Callable[[], int] | None = None,
         entropy: Entropy | None = None,
+        key: Key | None = None,
     ) -> None:
         self._definition = definition
         self._closed = False
@@ -86,7 +88,9 @@ class Replica:
         user = user or (transport.user if transport else None)
         entropy = entropy or os.urandom
         identity = None if client_id is None else as_client_id(client_id)
-        store = Store(definition, path, entropy=entropy, client_id=identity, user=user or "")
+        store = Store(
+            definition, path, entropy=entropy, client_id=identity, user=user or "", key=key
+        )
         self._database = store.database
         self._engine = Engine(store, clock or machine_clock, entropy)
         self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)

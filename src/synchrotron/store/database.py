@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 
 import apsw
 
-from synchrotron.errors import DamagedFile, MachineError, NewerFile, NotAReplica
+from synchrotron.errors import DamagedFile, MachineError, NewerFile, NotAReplica, WrongKey
+from synchrotron.store.encryption import Key, unlock
 
 MEMORY = ":memory:"
 BUSY_TIMEOUT_MS = 10_000
@@ -71,7 +72,8 @@ class machine_errors:
         if isinstance(error, apsw.CorruptError | apsw.NotADBError):
             raise DamagedFile(
                 f"{self._doing}: the database file is damaged ({error}). Restore it from a copy, "
-                "or move it away and open a new one: what was synced comes back from the server"
+                "or move it away and open a new one: what was synced comes back from the server. "
+                "If it is encrypted, app.open wants its key=…"
             ) from error
         if isinstance(error, self._kinds):
             raise MachineError(f"{self._doing}: {error or type(error).__name__}") from error
@@ -131,15 +133,15 @@ class Transaction:
 class Database:
     """The connections to one file, or to a database in memory that nothing outlives."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], key: Key | None = None) -> None:
         self.path = os.fspath(path)
         self.in_memory = self.path == MEMORY
+        self._key = None if self.in_memory else key
         self._readers: list[apsw.Connection] = []
         self._reader_made: Callable[[apsw.Connection], None] = lambda connection: None
         self._lock = threading.Lock()
         self.foreign_keys = True
-        with machine_errors(f"opening {self.path}"):
-            self.writer = apsw.Connection(self.path)
+        self.writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
         self._ordinary, self._durable = Transaction(self, False), Transaction(self, True)
         try:
             with machine_errors(f"opening {self.path}"):
@@ -152,10 +154,28 @@ class Database:
             self.close()
             raise
 
+    def _connect(self, flags: int) -> apsw.Connection:
+        with machine_errors(f"opening {self.path}"):
+            connection = apsw.Connection(self.path, flags=flags)
+        if self._key is not None:
+            try:
+                unlock(connection, self._key)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
     def _identify(self) -> bool:
         """Whether the file is still empty. Nothing is changed before this is known."""
         get = self.writer.execute
-        application: int = get("PRAGMA application_id").get
+        try:
+            application: int = get("PRAGMA application_id").get
+        except apsw.NotADBError as error:
+            if self._key is None:
+                raise
+            raise WrongKey(
+                f"{self.path} cannot be read with this key: give the one that it was made with"
+            ) from error
         format: int = get("PRAGMA user_version").get
         if application == 0 and format == 0 and not get("SELECT count(*) FROM sqlite_master").get:
             return True
@@ -227,10 +247,9 @@ class Database:
         with self._lock:
             reader = self._readers.pop() if self._readers else None
         if reader is None:
-            with machine_errors(f"opening {self.path}"):
-                reader = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE)
-                reader.set_busy_timeout(BUSY_TIMEOUT_MS)
-                reader.execute("PRAGMA temp_store = MEMORY")
+            reader = self._connect(apsw.SQLITE_OPEN_READWRITE)
+            reader.set_busy_timeout(BUSY_TIMEOUT_MS)
+            reader.execute("PRAGMA temp_store = MEMORY")
             self._reader_made(reader)
         try:
             yield reader

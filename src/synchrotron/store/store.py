@@ -17,6 +17,7 @@ from synchrotron.errors import NewerFile, OtherApplication, WrongUser
 from synchrotron.store import local
 from synchrotron.store.capture import Capture
 from synchrotron.store.database import MACHINE, Database, machine_errors
+from synchrotron.store.encryption import Key
 from synchrotron.store.functions import ActionFunctions
 from synchrotron.store.guard import action_rules, guard_triggers, query_rules
 from synchrotron.store.log import Log
@@ -36,10 +37,11 @@ class Store:
         entropy: Entropy,
         client_id: ClientId | None = None,
         user: str = "",
+        key: Key | None = None,
     ) -> None:
         self.definition = definition
         self.schema = definition.schema
-        self.database = Database(path)
+        self.database = Database(path, key)
         self.writer = self.database.writer
         self.functions = ActionFunctions(self.writer)
         self._entropy = entropy
