@@ -48,7 +48,9 @@ def test_an_empty_key_is_refused(tmp_path: Path) -> None:
 
 
 @encrypting
-@pytest.mark.parametrize("key", ["correct horse battery staple", "it's; -- quoted", b"\x00\xff" * 16])
+@pytest.mark.parametrize(
+    "key", ["correct horse battery staple", "it's; -- quoted", b"\x00\xff" * 16]
+)
 def test_nothing_of_the_data_is_readable_on_the_disk_while_open_or_closed(
     tmp_path: Path, key: str | bytes
 ) -> None:
