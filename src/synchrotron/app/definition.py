@@ -61,9 +61,13 @@ class Definition:
         self.local: Local = read_local(local, self.schema)
         self.actions: dict[tuple[str, int], Action[Any, Any]] = {}
 
+    def schema_after(self, migrations: int) -> Schema:
+        """The schema as it was after the first so many migrations."""
+        return read_schema("\n;\n".join(self.sources[: migrations + 1]))
+
     def migration_statements(self, seen: int) -> tuple[str, ...]:
         """What SQLite runs for the migrations after the first `seen`."""
-        before = read_schema("\n;\n".join(self.sources[: seen + 1]))
+        before = self.schema_after(seen)
         # A row from before an ADD COLUMN does not hold the column, and the preupdate hook
         # makes up its default in another type than SELECT: so each such row is written anew.
         rewrites = tuple(

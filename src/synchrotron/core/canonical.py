@@ -54,7 +54,7 @@ def check_form(value: Any) -> bytes:
 
 
 def _has_long_number(text: bytes) -> bool:
-    return any(len(run) >= _LONG_NUMBER for run in text.translate(_BUT_DIGITS).split())
+    return max(map(len, text.translate(_BUT_DIGITS).split()), default=0) >= _LONG_NUMBER
 
 
 def _refuse_formless(value: Any) -> None:

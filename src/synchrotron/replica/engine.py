@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
 import msgspec
@@ -50,7 +50,7 @@ from synchrotron.store.state import Stamps, State, read_stamp
 from synchrotron.store.store import Store
 
 
-class Ran(NamedTuple):
+class Ran(msgspec.Struct):
     """A first run."""
 
     record: ActionRecord
@@ -110,10 +110,10 @@ class Engine:
                 )
             with self.store.database.transaction():
                 n, at, record = self._stamp(action, arguments)
-                result, did = self._runner.run(action, record, arguments)
-                self.store.log.add_run(n, record, did.values())
+                result, changes = self._runner.run(action, record, arguments)
+                self.store.log.add_run(n, record, changes)
             self._stamps.committed(n, at)
-        return Ran(record, result, {target.table for target in did})
+        return Ran(record, result, {change.table for change in changes})
 
     def _stamp(
         self, action: Action[Any, Any], arguments: Arguments

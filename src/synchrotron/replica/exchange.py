@@ -54,7 +54,8 @@ from synchrotron.replica.floors import audiences_of, restamp
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revision
 from synchrotron.replica.runner import Runner
-from synchrotron.store.log import Entry, fingerprint
+from synchrotron.store.effects import fingerprint
+from synchrotron.store.log import Entry
 from synchrotron.store.state import State
 from synchrotron.store.store import Store
 

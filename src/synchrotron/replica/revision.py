@@ -28,7 +28,8 @@ from synchrotron.errors import ForeignKeyError, MachineError
 from synchrotron.replica.outcomes import Outcome, Reason, SetAside, outcome_of
 from synchrotron.replica.runner import MissingParent, PointsNowhere, Runner
 from synchrotron.store.database import is_machine_error
-from synchrotron.store.log import Effect, Entry
+from synchrotron.store.effects import Effect, effects_of
+from synchrotron.store.log import Entry
 from synchrotron.store.rows import Image
 from synchrotron.store.state import State
 from synchrotron.store.store import Store
@@ -305,7 +306,7 @@ class Revision:
         if action is None or any(effect.foreign for effect in entry.effects.values()):
             return Attempt({}, may_correct=False)
         try:
-            _, did = self._runner.run(action, record, action.arguments(record.args))
+            _, changes = self._runner.run(action, record, action.arguments(record.args))
         except BaseException as error:
             if self._store.writer.in_transaction:
                 self._store.writer.execute("ROLLBACK TO synchrotron_replay")
@@ -319,7 +320,7 @@ class Revision:
                     return Attempt({}, may_correct=False)
             kind = ForeignKeyError if isinstance(error, PointsNowhere) else type(error)
             return Attempt({}, error=f"{kind.__name__}: {error}")
-        return Attempt(did)
+        return Attempt(effects_of(self._store.schema.tables, changes))
 
     def _known_missing(
         self, missing: MissingParent, entry: Entry, entries: list[Entry], start: OrderKey

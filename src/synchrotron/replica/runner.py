@@ -14,8 +14,7 @@ from synchrotron.app.action import Action, Arguments
 from synchrotron.app.context import Context, Parameters
 from synchrotron.app.row import Row
 from synchrotron.app.schema import ForeignKey, Table
-from synchrotron.core.ids import Audience
-from synchrotron.core.patches import DELETE, Patch, RowKey, Target, insert, update
+from synchrotron.core.patches import RowKey
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import (
     AudienceRefused,
@@ -28,7 +27,6 @@ from synchrotron.errors import (
 )
 from synchrotron.store.capture import Change, Full
 from synchrotron.store.database import is_machine_error
-from synchrotron.store.log import Effect
 from synchrotron.store.store import Store
 
 
@@ -71,8 +69,8 @@ class Runner:
 
     def run(
         self, action: Action[Any, Any], record: ActionRecord, arguments: Arguments
-    ) -> tuple[Any, dict[Target, Effect]]:
-        """Run an action; give its result and what it did.
+    ) -> tuple[Any, list[Change]]:
+        """Run an action; give its result and what it changed.
 
         Raises what the action raises, `RefusedInAction` for what it may not do, and
         `MachineError`, also where the action swallowed it (A7).
@@ -96,7 +94,28 @@ class Runner:
             raise self._failure
         changes = store.capture.changes()
         self._check_foreign_keys(changes)
-        return result, dict([_effect(record, change) for change in changes])
+        for change in changes:
+            self._check(record, change)
+        return result, changes
+
+    def _check(self, record: ActionRecord, change: Change) -> None:
+        """Judge a change: values in form (A5), audiences kept (A10, A11)."""
+        table, old, new = self.tables[change.table], change.old, change.new
+        if new is not None:
+            table.check_image(new)
+        at = table.audience_position
+        audience = (new or old)[at]  # type: ignore[index]
+        if old is not None and old[at] != audience:
+            raise AudienceRefused(
+                f"{_row_key(table, old)} would move from audience {old[at]} to {audience}: "
+                "delete it and insert it under a new key"
+            )
+        if record.audiences is not None and audience not in record.audiences:
+            raise AudienceRefused(
+                f"{_row_key(table, old or new)} lies in audience {audience}, but action "
+                f"{record.name} declares {', '.join(record.audiences) or 'none'}: declare it "
+                "too, or leave that row alone"
+            )
 
     # ---- what a context executes --------------------------------------------------
 
@@ -154,13 +173,14 @@ class Runner:
         open_ones = self._store.database.unresolved_foreign_keys()
         # SQLite only counts them: a row whose parent is hidden here, and which goes, takes
         # one off the count that a new one has put on.
-        if open_ones or any(self._was_orphan(c) for c in changes if c.old is not None):
+        changed = [change for change in changes if change.old is not None]
+        if open_ones or (changed and any(map(self._was_orphan, changed))):
             missing = self._missing_parents(changes)
             if open_ones or missing:
                 raise PointsNowhere(missing)
 
     def _was_orphan(self, change: Change) -> bool:
-        table, old, new = change
+        table, old, new = self.tables[change.table], change.old, change.new
         return old is not None and any(
             _points_elsewhere(table, new, old, key) and self._orphan(table, old, key)
             for key in table.foreign_keys
@@ -169,12 +189,13 @@ class Runner:
     def _missing_parents(self, changes: list[Change]) -> list[MissingParent]:
         found = []
         for change in changes:
-            if change.new is not None:
-                for key in change.table.foreign_keys:
-                    if _points_elsewhere(change.table, change.old, change.new, key):
-                        found += self._orphan(change.table, change.new, key)
-            if change.old is not None:
-                found += self._orphaned_by(change.table, change.old)
+            table, old, new = self.tables[change.table], change.old, change.new
+            if new is not None:
+                for key in table.foreign_keys:
+                    if _points_elsewhere(table, old, new, key):
+                        found += self._orphan(table, new, key)
+            if old is not None:
+                found += self._orphaned_by(table, old)
         return found
 
     def _orphan(self, child: Table, row: Full, key: ForeignKey) -> list[MissingParent]:
@@ -215,39 +236,5 @@ def _points_elsewhere(table: Table, a: Full | None, b: Full, key: ForeignKey) ->
     return a is None or any(a[p] != b[p] for p in map(table.position, key.columns))
 
 
-def _effect(record: ActionRecord, change: Change) -> tuple[Target, Effect]:
-    """A change as an effect, checked: values in form (A5), audiences kept (A10, A11)."""
-    table, old, new = change
-    if new is not None:
-        table.check_image(new)
-    full = old if new is None else new
-    assert full is not None
-    audience = Audience(full[table.audience_position])
-    target = Target(table.name, table.key_of(full), audience)
-    if old is not None and new is not None and old[table.audience_position] != audience:
-        raise AudienceRefused(
-            f"{target.row} would move from audience {old[table.audience_position]} to "
-            f"{audience}: delete it and insert it under a new key"
-        )
-    if record.audiences is not None and audience not in record.audiences:
-        raise AudienceRefused(
-            f"{target.row} lies in audience {audience}, but action {record.name} declares "
-            f"{', '.join(record.audiences) or 'none'}: declare it too, or leave that row alone"
-        )
-    before = table.image(old) if old is not None else None
-    patch = _patch(table, before, table.image(new) if new is not None else None)
-    return target, Effect(*target, applied=patch, before=before)
-
-
-def _patch(table: Table, before: tuple[Any, ...] | None, after: tuple[Any, ...] | None) -> Patch:
-    if after is None:
-        return DELETE
-    values = table.values(after)
-    if before is None:
-        return insert(values)
-    changed = {
-        column.name
-        for column, old, new in zip(table.columns, before, after, strict=True)
-        if old != new or type(old) is not type(new)
-    }
-    return update({name: value for name, value in values.items() if name in changed})
+def _row_key(table: Table, row: Full | None) -> RowKey:
+    return RowKey(table.name, table.key_of(row or ()))

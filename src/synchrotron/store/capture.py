@@ -10,21 +10,23 @@ WITHOUT ROWID give the hook no other.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Container
+from typing import Any
 
 import apsw
+import msgspec
 
-from synchrotron.app.schema import Schema, Table
+from synchrotron.app.schema import Schema
 from synchrotron.errors import MachineError, ValueRefused
 
 Full = tuple[Any, ...]
 """A row in stored form, with its generated columns, in SQLite's column order."""
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, array_like=True):
     """The net change of one row; None for no row."""
 
-    table: Table
+    table: str
     old: Full | None
     new: Full | None
 
@@ -90,26 +92,27 @@ class Capture:
             raise self.failure
         found = []
         for row, old in self._first.items():
-            new = self._realified(*row) if self._exact else self._read(*row)
-            if not same_row(old, new):
-                found.append(Change(self._tables[row[0]], old, new))
+            table = row[0]
+            new = self._last[row] if self._exact else self._read(*row)
+            if new is not None and (reals := self._tables[table].real_positions):
+                new = _realified(new, reals)
+            if (old is None and new is not None) or not same_row(old, new):
+                found.append(Change(table, old, new))
         return found
-
-    def _realified(self, name: str, key: Full) -> Full | None:
-        """The last image, with whole numbers in REAL columns as the floats they are.
-
-        SQLite stores those as integers, and the hook of older versions (3.50) gives them so.
-        """
-        new, table = self._last[name, key], self._tables[name]
-        if new is None or not table.real_positions:
-            return new
-        return tuple(
-            float(value) if at in table.real_positions and type(value) is int else value
-            for at, value in enumerate(new)
-        )
 
     def _read(self, table: str, key: Full) -> Full | None:
         return self._connection.execute(self._select[table], key).fetchone()
+
+
+def _realified(row: Full, reals: Container[int]) -> Full:
+    """A row with whole numbers in REAL columns as the floats they are.
+
+    SQLite stores those as integers, and the hook of older versions (3.50) gives them so.
+    """
+    return tuple(
+        float(value) if at in reals and type(value) is int else value
+        for at, value in enumerate(row)
+    )
 
 
 def _explained(error: BaseException, table: str) -> BaseException:

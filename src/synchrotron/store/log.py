@@ -1,14 +1,12 @@
 """The log: every action above the floor, with what is known of it and what was applied.
 
-For each row that an action concerns, an *effect* says what the server knows, what this
-replica applied, and the image before it, which is all that undo needs. Undo never uses
-another replica's patches.
+Each entry has its record and its effects. A run that was not looked at since has the
+changes as they were captured instead (see `effects`): it is read as if it had effects.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from heapq import merge
 from itertools import islice
@@ -17,63 +15,22 @@ from typing import Any
 import apsw
 import msgspec
 
+from synchrotron.app.schema import Table
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before
 from synchrotron.core.ids import ActionId, Audience, Seq, split_action_id
-from synchrotron.core.patches import Known, Patch, Target
+from synchrotron.core.patches import Target
 from synchrotron.core.records import ActionRecord
+from synchrotron.store.capture import Change
+from synchrotron.store.effects import Effect, effects_of
 
-_COLUMNS = "position, order_key, record, seq, unsent, sent_in, error, effects"
-
-
-class Effect(msgspec.Struct, array_like=True, omit_defaults=True):
-    """What one action does to one row in one audience."""
-
-    table: str
-    key: tuple[Any, ...]
-    audience: Audience
-    applied: Patch | None = None
-    """What this replica's rows hold."""
-    before: tuple[Any, ...] | None = None
-    """The image before `applied`, None where there was no row."""
-    known: Known | None = None
-    """What the server knows; None where it knows nothing of this row."""
-    unsent: bool = False
-    """`applied` is a correction that the server has not accepted yet."""
-    denied: bool = False
-    """The server refused a correction here: `known` stands until it changes (S5)."""
-    accepted: bytes | None = None
-    """For an own action, the fingerprint of what it did when it was accepted."""
-    overruled: bool = False
-    """What is known won over what the replay did."""
-    foreign: bool = False
-    """`known` names a table or column that this schema does not have (S11)."""
-
-    @property
-    def target(self) -> Target:
-        return Target(self.table, self.key, self.audience)
-
-    @property
-    def differs(self) -> bool:
-        """Whether an own action has other effects here than when it was accepted."""
-        if self.accepted is None:
-            return False
-        return self.overruled or self.accepted != fingerprint(self.applied)
-
-    @property
-    def matters(self) -> bool:
-        return bool(self.applied or self.known or self.unsent or self.denied or self.accepted)
-
-
-def fingerprint(patch: Patch | None) -> bytes:
-    """Eight bytes that tell a patch from another; none for no patch."""
-    if patch is None:
-        return b""
-    return hashlib.blake2b((patch.op + patch.columns).encode(), digest_size=8).digest()
+_COLUMNS = "position, order_key, record, seq, unsent, sent_in, error, changes, effects"
 
 
 _encode_effects = msgspec.msgpack.Encoder().encode
 _decode_effects = msgspec.msgpack.Decoder(list[Effect]).decode
+_encode_changes = msgspec.msgpack.Encoder().encode
+_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 
 
 class Entry(msgspec.Struct):
@@ -163,16 +120,11 @@ def _unpack(blob: bytes, key: OrderKey) -> ActionRecord:
     )
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
-    position, key, record, seq, _, sent_in, error, effects = row
-    found = _decode_effects(effects)
-    return Entry(position, _unpack(record, key), seq, {e.target: e for e in found}, sent_in, error)
-
-
 class Log:
     """The table `synchrotron_action`."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, tables: Mapping[str, Table]) -> None:
+        self._tables = tables
         self._execute = connection.execute
         self._insert = connection.cursor().execute  # kept: every run uses it once
         self._executemany = connection.executemany
@@ -245,7 +197,9 @@ class Log:
 
     def mentioning(self, text: str, end: OrderKey) -> Iterator[Entry]:
         """Entries before an order key whose effects hold a text."""
-        return self._some("order_key < ? AND instr(effects, CAST(? AS BLOB))", end, text)
+        return self._some(
+            "order_key < ? AND instr(coalesce(effects, changes), CAST(? AS BLOB))", end, text
+        )
 
     def before(self, start: OrderKey, floor_seq: int) -> Before:
         """What is known of history before an order key (standing)."""
@@ -275,11 +229,15 @@ class Log:
 
     # ---- writing ------------------------------------------------------------------
 
-    def add_run(self, position: int, record: ActionRecord, effects: Iterable[Effect]) -> None:
-        """Add an own action that ran just now, with what it did."""
-        packed, done = _pack(record), _encode_effects(list(effects))
-        row = (position, record.order_key, packed, None, False, None, None, done, None)
-        self._insert(_INSERT, row)
+    def add_run(self, position: int, record: ActionRecord, changes: list[Change]) -> None:
+        """Add an own action that ran just now, with what it changed."""
+        self._insert(
+            _INSERT_RUN, (position, record.order_key, _pack(record), _encode_changes(changes))
+        )
+
+    def settle_changes(self) -> None:
+        """Make effects of all captured changes, while the schema is the one they are from."""
+        self.save(list(self._some("changes IS NOT NULL")))
 
     def save(self, entries: Iterable[Entry]) -> None:
         """Store entries, new or changed."""
@@ -314,12 +272,25 @@ class Log:
 
     def _some(self, where: str, *values: Any) -> Iterator[Entry]:
         sql = f"SELECT {_COLUMNS} FROM synchrotron_action WHERE {where}"
-        return map(_entry, self._execute(sql, values))
+        return map(self._entry, self._execute(sql, values))
+
+    def _entry(self, row: tuple[Any, ...]) -> Entry:
+        position, key, record, seq, _, sent_in, error, changes, effects = row
+        if changes is None:
+            found = {effect.target: effect for effect in _decode_effects(effects)}
+        else:
+            found = effects_of(self._tables, _decode_changes(changes))
+        return Entry(position, _unpack(record, key), seq, found, sent_in, error)
 
 
 _ACCEPTED = "seq IS NOT NULL"
 _PENDING = "position >= (SELECT pending_from FROM synchrotron_replica) AND seq IS NULL"
-_INSERT = f"INSERT INTO synchrotron_action ({_COLUMNS}, newest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_RUN = (
+    "INSERT INTO synchrotron_action (position, order_key, record, changes) VALUES (?, ?, ?, ?)"
+)
+_INSERT = (
+    f"INSERT INTO synchrotron_action ({_COLUMNS}, newest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _SAVE = f"{_INSERT} ON CONFLICT (position) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in (*_COLUMNS.split(", ")[1:], "newest")
 )
@@ -338,6 +309,7 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         entry.unsent,
         entry.sent_in,
         entry.error,
+        None,
         _encode_effects([e for e in entry.effects.values() if e.matters]),
         entry.newest,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
 import msgspec
@@ -39,7 +39,7 @@ class State(msgspec.Struct):
         self.clock = max(self.clock, key)
 
 
-class Stamp(NamedTuple):
+class Stamp(msgspec.Struct):
     """What a run needs to know to stamp its record."""
 
     client_id: ClientId
@@ -116,8 +116,8 @@ class Stamps:
 
     def committed(self, n: int, at: Timestamp) -> None:
         """A run used this n and clock reading, and nothing else was committed since."""
-        client, user, offset_ms, _, _ = self._stamp  # type: ignore[misc]
-        self._stamp = Stamp(client, user, offset_ms, n, at)
+        assert self._stamp is not None
+        self._stamp.n, self._stamp.latest = n, at
         self._version = self._connection.data_version()
 
 

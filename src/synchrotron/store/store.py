@@ -64,7 +64,7 @@ class Store:
         self.capture = Capture(self.writer, self.schema)
         self.statements.on_savepoint = self.capture.doubt
         self.rows = Rows(self.database, self.schema, self.triggers)
-        self.log = Log(self.writer)
+        self.log = Log(self.writer, self.schema.tables)
 
     def read_state(self) -> State:
         return read_state(self.writer)
@@ -142,6 +142,7 @@ class Store:
             )
 
     def _migrate(self, state: State) -> None:
+        Log(self.writer, self.definition.schema_after(state.migrations).tables).settle_changes()
         for statement in self.definition.migration_statements(state.migrations):
             self.writer.execute(statement)
         for trigger in guard_triggers(self.schema):

@@ -34,10 +34,11 @@ CREATE TABLE synchrotron_action (
     record BLOB NOT NULL,               -- MessagePack
     seq INTEGER,                        -- NULL: pending
     newest INTEGER,                     -- the newest seq of the action and its patches
-    unsent INTEGER NOT NULL,            -- 1: it has corrections to send
+    unsent INTEGER NOT NULL DEFAULT 0,  -- 1: it has corrections to send
     sent_in INTEGER,                    -- the exchange that first took it along, undecided
     error TEXT,                         -- why its last replay raised
-    effects BLOB NOT NULL               -- MessagePack: a list of Effect
+    changes BLOB,                       -- MessagePack: what a run changed, as it was captured
+    effects BLOB                        -- MessagePack: effects; those of a run are made later
 );
 
 CREATE UNIQUE INDEX synchrotron_action_order ON synchrotron_action (order_key)

@@ -1,0 +1,96 @@
+"""Effects: what one action does to one row in one audience.
+
+An effect says what the server knows, what this replica applied, and the image before it,
+which is all that undo needs. A first run leaves the changes as they were captured;
+effects are made of them when they are looked at, since most runs are never replayed and
+all should be fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from synchrotron.app.schema import Image, Table
+from synchrotron.core.ids import Audience
+from synchrotron.core.patches import DELETE, Known, Patch, Target, insert, update
+from synchrotron.store.capture import Change
+
+
+class Effect(msgspec.Struct, array_like=True, omit_defaults=True):
+    """What one action does to one row in one audience."""
+
+    table: str
+    key: tuple[Any, ...]
+    audience: Audience
+    applied: Patch | None = None
+    """What this replica's rows hold."""
+    before: tuple[Any, ...] | None = None
+    """The image before `applied`, None where there was no row."""
+    known: Known | None = None
+    """What the server knows; None where it knows nothing of this row."""
+    unsent: bool = False
+    """`applied` is a correction that the server has not accepted yet."""
+    denied: bool = False
+    """The server refused a correction here: `known` stands until it changes (S5)."""
+    accepted: bytes | None = None
+    """For an own action, the fingerprint of what it did when it was accepted."""
+    overruled: bool = False
+    """What is known won over what the replay did."""
+    foreign: bool = False
+    """`known` names a table or column that this schema does not have (S11)."""
+
+    @property
+    def target(self) -> Target:
+        return Target(self.table, self.key, self.audience)
+
+    @property
+    def differs(self) -> bool:
+        """Whether an own action has other effects here than when it was accepted."""
+        if self.accepted is None:
+            return False
+        return self.overruled or self.accepted != fingerprint(self.applied)
+
+    @property
+    def matters(self) -> bool:
+        return bool(self.applied or self.known or self.unsent or self.denied or self.accepted)
+
+
+def fingerprint(patch: Patch | None) -> bytes:
+    """Eight bytes that tell a patch from another; none for no patch."""
+    if patch is None:
+        return b""
+    return hashlib.blake2b((patch.op + patch.columns).encode(), digest_size=8).digest()
+
+
+def effects_of(tables: Mapping[str, Table], changes: Iterable[Change]) -> dict[Target, Effect]:
+    """What a run did, by the changes that were captured."""
+    effects = (_effect(tables[change.table], change) for change in changes)
+    return {effect.target: effect for effect in effects}
+
+
+def _effect(table: Table, change: Change) -> Effect:
+    old, new = change.old, change.new
+    full = old if new is None else new
+    assert full is not None
+    before = table.image(old) if old is not None else None
+    patch = _patch(table, before, table.image(new) if new is not None else None)
+    audience = Audience(full[table.audience_position])
+    return Effect(table.name, table.key_of(full), audience, applied=patch, before=before)
+
+
+def _patch(table: Table, before: Image | None, after: Image | None) -> Patch:
+    if after is None:
+        return DELETE
+    values = table.values(after)
+    if before is None:
+        return insert(values)
+    changed = {
+        column.name
+        for column, old, new in zip(table.columns, before, after, strict=True)
+        if old != new or type(old) is not type(new)
+    }
+    return update({name: value for name, value in values.items() if name in changed})
