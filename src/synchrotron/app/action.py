@@ -12,7 +12,7 @@ import re
 import string
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import msgspec
 
@@ -31,7 +31,7 @@ _PLAIN = (str, int, bool, float)
 _KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-class Arguments(NamedTuple):
+class Arguments(msgspec.Struct, frozen=True):
     """The arguments of one run."""
 
     json: dict[str, Any]
@@ -95,7 +95,8 @@ class Action(Generic[P, R]):
             converted = msgspec.convert(kwargs, self._arguments)
             if self._plain:  # reads back as it is: the common case, without the way round
                 values = msgspec.structs.asdict(converted)
-                check_form(values)
+                if not all(map(_is_plain_text, values.values())):
+                    check_form(values)
                 return Arguments(values, values)
             # As JSON's own types, so that what has no canonical form is found within.
             return self.arguments(decode(canonical(msgspec.to_builtins(converted, str_keys=True))))
@@ -154,6 +155,11 @@ class Action(Generic[P, R]):
             )
         if not isinstance(self.version, int) or isinstance(self.version, bool) or self.version < 1:
             raise ActionDefinitionError(f"{self.title}: versions are whole numbers from 1")
+
+
+def _is_plain_text(value: Any) -> bool:
+    """Whether a value is a text with nothing in it that canonical JSON may refuse."""
+    return type(value) is str and value.isascii() and "\0" not in value
 
 
 def _signature(
@@ -249,7 +255,7 @@ def _declaration(
     for template in templates:
         _check_template(title, template, names)
     if len(templates) == 1:
-        return lambda arguments: templates[0].format_map(arguments)
+        return templates[0].format_map
     return lambda arguments: [template.format_map(arguments) for template in templates]
 
 

@@ -33,7 +33,7 @@ class Timestamp(NamedTuple):
 
 
 def order_key(at: Timestamp, client: ClientId) -> OrderKey:
-    return OrderKey(f"{at.ms:012x}-{at.counter:04x}-{client}")
+    return OrderKey("%012x-%04x-%s" % (*at, client))
 
 
 def is_order_key(text: str) -> bool:
@@ -59,7 +59,7 @@ def tick(now_ms: int, known: Timestamp) -> Timestamp:
 
 def to_datetime(ms: int) -> datetime:
     """Milliseconds since the epoch as an aware UTC datetime."""
-    return EPOCH + timedelta(milliseconds=ms)
+    return EPOCH + timedelta(0, 0, ms * 1000)  # by name, timedelta reckons in floats first
 
 
 def to_ms(moment: datetime) -> int:

@@ -45,6 +45,7 @@ from synchrotron.replica.floors import Staging, prune, rebase
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revised, Revision
 from synchrotron.replica.runner import Runner
+from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
 from synchrotron.store.state import Stamps, State, read_stamp
 from synchrotron.store.store import Store
@@ -55,7 +56,7 @@ class Ran(msgspec.Struct):
 
     record: ActionRecord
     result: Any
-    tables: set[str]
+    changes: list[Change]
 
 
 class Engine:
@@ -113,7 +114,7 @@ class Engine:
                 result, changes = self._runner.run(action, record, arguments)
                 self.store.log.add_run(n, record, changes)
             self._stamps.committed(n, at)
-        return Ran(record, result, {change.table for change in changes})
+        return Ran(record, result, changes)
 
     def _stamp(
         self, action: Action[Any, Any], arguments: Arguments

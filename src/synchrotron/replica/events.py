@@ -67,6 +67,10 @@ class Listeners:
 
         return stop
 
+    def __contains__(self, event: EventName) -> bool:
+        """Whether anyone listens to an event."""
+        return bool(self._callbacks[event])
+
     def emit(self, event: EventName, value: object) -> None:
         for callback in tuple(self._callbacks[event]):
             try:

@@ -116,7 +116,8 @@ class Replica:
         Raises `ArgumentError`, what the action raises, or `RefusedInAction`; then nothing
         has changed (A6).
         """
-        self._check_open()
+        if self._closed:
+            self._check_open()
         if not isinstance(action, Action):
             name = getattr(action, "__name__", repr(action))
             raise UnknownAction(f"{name} is not an action: decorate it with @app.action")
@@ -125,8 +126,8 @@ class Replica:
                 f"{action.title} is not one of application {self._definition.name!r}"
             )
         ran = self._engine.run(action, action.bind(args, kwargs))
-        if ran.tables:
-            self._listeners.emit("tables", ran.tables)
+        if ran.changes and "tables" in self._listeners:
+            self._listeners.emit("tables", {change.table for change in ran.changes})
         return Run(self, ran.record.id, ran.result)
 
     @overload

@@ -104,20 +104,24 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
-        try:
-            if error is None:
+        if error is None:
+            try:
                 self._execute("COMMIT")
-                return
-        except BaseException as failure:
-            error = failure
-            raise
-        finally:
-            if error is not None:
-                self._rollback()
+            except BaseException as failure:
+                self._undo(failure)
+                raise
             if self._durable:
                 self._restore()
-            if isinstance(error, MACHINE):
-                raise MachineError(f"the transaction was rolled back: {error}") from error
+        else:
+            self._undo(error)
+
+    def _undo(self, error: BaseException) -> None:
+        """Roll back. Raises `MachineError` where the machine's failure was the reason."""
+        self._rollback()
+        if self._durable:
+            self._restore()
+        if isinstance(error, MACHINE):
+            raise MachineError(f"the transaction was rolled back: {error}") from error
 
     def _rollback(self) -> None:
         if self._database.writer.in_transaction:

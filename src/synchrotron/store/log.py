@@ -231,9 +231,8 @@ class Log:
 
     def add_run(self, position: int, record: ActionRecord, changes: list[Change]) -> None:
         """Add an own action that ran just now, with what it changed."""
-        self._insert(
-            _INSERT_RUN, (position, record.order_key, _pack(record), _encode_changes(changes))
-        )
+        row = (position, record.order_key, _pack(record), _encode_changes(changes))
+        self._insert(_INSERT_RUN, row)
 
     def settle_changes(self) -> None:
         """Make effects of all captured changes, while the schema is the one they are from."""

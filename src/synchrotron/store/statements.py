@@ -118,6 +118,8 @@ class Statements:
     ) -> None:
         self._inspector = inspector
         self._connection = inspector.connection
+        # A cursor of its own: `Connection.execute` would make one for each statement.
+        self._execute = inspector.connection.cursor().execute
         self._schema = schema
         self._rules = rules
         self._reads_only = reads_only
@@ -130,17 +132,18 @@ class Statements:
         bindings = bind_all(params)
         statement = self._known.get(sql) or self.inspect(sql, bindings)
         try:
-            return self._rows(statement, self._connection.execute(sql, bindings))
+            rows = self._execute(sql, bindings)
+            if statement.positions:
+                return self._rows(statement, rows)
+            if not statement.writes:
+                self.on_savepoint()  # all that neither reads nor writes
+            return []
         except UnicodeDecodeError as error:
             raise QueryError(
                 f"a text that is not UTF-8 cannot be read ({error}): read it as CAST(… AS BLOB)"
             ) from error
 
     def _rows(self, statement: Statement, rows: apsw.Cursor) -> list[Row]:
-        if not statement.positions:
-            if not statement.writes:
-                self.on_savepoint()  # all that neither reads nor writes
-            return []
         positions, converters = statement.positions, statement.converters
         if converters is None:
             return [Row(positions, values) for values in rows]
