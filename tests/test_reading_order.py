@@ -25,6 +25,7 @@ PACKAGES = (
     "replica",
     "application",
     "__init__",
+    "server",
     "testing",
     "cli",
     "__main__",

@@ -33,7 +33,8 @@ class Timestamp(NamedTuple):
 
 
 def order_key(at: Timestamp, client: ClientId) -> OrderKey:
-    return OrderKey("%012x-%04x-%s" % (*at, client))
+    ms, counter = at
+    return OrderKey(f"{ms:012x}-{counter:04x}-{client}")
 
 
 def is_order_key(text: str) -> bool:
