@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.crashes.lives import ROOT, live_and_die
 from tests.conftest import SEED
+from tests.crashes.lives import ROOT, live_and_die
 
 import synchrotron
 
