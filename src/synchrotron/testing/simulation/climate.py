@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 
 from synchrotron.testing.simulation.dice import Dice
 
-ORDINARY: Mapping[str, int] = {"act": 300, "sync": 110, "decide": 4}
+ORDINARY: Mapping[str, int] = {"act": 320, "sync": 70, "decide": 4}
 """Step kinds that are no trouble, with their weights."""
 TROUBLE: Mapping[str, int] = {
     "join": 6,
     "prune": 16,
     "prune server": 8,
     "clock": 14,
-    "back up server": 6,
-    "restore server": 5,
-    "membership": 14,
+    "back up server": 8,
+    "restore server": 8,
+    "membership": 30,
 }
 ON_FILES: Mapping[str, int] = {
     "crash": 14,
     "power cut": 14,
     "interrupt": 8,
-    "copy": 8,
-    "restore": 8,
-    "clone": 4,
-    "upgrade": 6,
+    "copy": 14,
+    "restore": 14,
+    "clone": 5,
+    "upgrade": 10,
 }
 """Trouble that only a file can get into."""
 
@@ -68,8 +68,10 @@ def draw_climate(dice: Dice, *, membership: bool, older: bool) -> Climate:
     for kind in trouble:
         if dice.chance(0.5):
             trouble[kind] = 0
-    if not trouble["restore server"] or not trouble["back up server"]:
-        trouble["restore server"] = trouble["back up server"] = 0
+    for first, second in (("back up server", "restore server"), ("copy", "restore")):
+        trouble[second] = trouble.get(first, 0)
+    if membership:
+        trouble["membership"] = TROUBLE["membership"]
 
     def sometimes(most: float) -> float:
         return dice.random() * most if dice.chance(0.6) else 0.0
@@ -82,7 +84,7 @@ def draw_climate(dice: Dice, *, membership: bool, older: bool) -> Climate:
         repeated=sometimes(0.2),
         late=sometimes(0.15),
         crash=sometimes(0.05) if files else 0.0,
-        older=dice.choice((0.0, 0.0, 0.5)) if older else 0.0,
+        older=dice.choice((0.0, 0.0, 0.6)) if older else 0.0,
         page_events=dice.choice((None, None, 1, 3)),
         max_backdate_ms=dice.choice((None, None, None, 100_000)),
     )

@@ -22,7 +22,7 @@ from synchrotron.testing.simulation.climate import Climate
 from synchrotron.testing.simulation.device import Device
 from synchrotron.testing.simulation.dice import Dice
 
-ROUNDS_MAX = 12
+ROUNDS_MAX = 8
 LATE_MS = 5_000
 
 
