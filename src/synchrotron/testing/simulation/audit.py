@@ -8,7 +8,7 @@ see what is reckoned here anew, from the memberships themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from synchrotron.app.definition import Definition
@@ -61,6 +61,8 @@ class Audit:
         """Whether every action declares its audiences, so that all know of it (A10)."""
         self.at_every_commit = self.all_declared
         """Whether the server must be serial at each commit, not only in the end."""
+        self.all_have_code = True
+        """Whether every replica always had the code of every action (S10)."""
         self.commits = 0
         self._creators: dict[str, str] = {}
         self._peopled: set[str] = set()
@@ -139,6 +141,21 @@ class Audit:
             return {f"user:{user}"}
         created = {a for a, u in self._creators.items() if u == user and a not in self._peopled}
         return created | {a for u, a in self._members() if u == user}
+
+    def told(self, user: str, told: Set[str]) -> Set[str]:
+        """The audiences that a replica was told, if they can be its user's.
+
+        Whether an audience ever had a member may depend on the middle of an upload, which
+        is not seen here: as its creator, the user may have it or not.
+        """
+        members = {a for u, a in self._members() if u == user}
+        if self._sets is None and self._app.audiences is None:
+            members = {f"user:{user}"}
+        if not members <= told <= self.audiences(user) | members:
+            raise Violation(
+                "H7a", f"{user} was told {sorted(told)}, and is a member of {sorted(members)}"
+            )
+        return told
 
     def _members(self) -> Iterable[tuple[str, str]]:
         if self._sets is not None:

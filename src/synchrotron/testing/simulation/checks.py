@@ -75,7 +75,7 @@ class Checks:
     def converged(self, device: Device, server: RawTables) -> None:
         """Exactly the server's rows of the user's audiences (S8)."""
         schema = device.engine.store.schema
-        audiences = self._audit.audiences(device.user)
+        audiences = self._audit.told(device.user, device.engine.state().audiences)
         wanted: RawTables = {}
         for name in schema.tables:
             columns = columns_of(self._audit.schema, name)
@@ -92,9 +92,12 @@ class Checks:
                 + differences(schema, held, wanted, "on the server"),
             )
 
-    def outcomes(self, device: Device, *, forgetful: bool) -> None:
-        """Every run of a file has an outcome, and it is true. `forgetful`: the server was
-        put back, and may have lost what was accepted."""
+    def outcomes(self, device: Device, *, copied: bool, forgetful: bool) -> None:
+        """Every run of a file has an outcome, and it is true.
+
+        `copied`: there are or were copies of the file. `forgetful`: the server was put back,
+        and may have lost what was accepted.
+        """
         accepted = {record.seed: record.id for record in self._audit.history}
         for id, seed in device.runs.items():
             try:
@@ -105,9 +108,12 @@ class Checks:
             if here == "pending":
                 raise Violation("drained", f"{what}, though all have synced")
             if here in ("parked", "discarded"):
-                if seed in accepted and outcome.reason not in (None, "restored"):
+                # Copies of a file may have parked what another one uploaded.
+                if seed in accepted and outcome.reason not in (None, "restored") and not copied:
                     raise Violation("R4", f"{what} ({outcome.reason}), and the server has it")
-                if self._audit.is_serial and outcome.reason in ("denied", "invalid", "left"):
+                # Patches that lack someone's code may stand in the way of others' (S10).
+                whole = self._audit.is_serial and self._audit.all_have_code
+                if whole and outcome.reason in ("denied", "invalid", "left"):
                     raise Violation("S7", f"{what}: {outcome.reason}, {outcome.detail}")
             elif seed not in accepted and not forgetful:
                 raise Violation("M3", f"{what}, and the server does not have it")

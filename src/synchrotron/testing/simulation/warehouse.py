@@ -57,7 +57,7 @@ SCHEMA = """
         PRIMARY KEY (room, user_id)
     );
 """
-COLOUR = "ALTER TABLE item ADD COLUMN colour TEXT"
+COLOUR = "ALTER TABLE item ADD COLUMN colour TEXT NOT NULL DEFAULT 'plain'"
 MEMBERS = "SELECT user_id, 'room:' || room AS audience_key FROM member"
 INVARIANTS = (
     "SELECT * FROM item WHERE n < 0",
@@ -205,10 +205,10 @@ def _add_items(shelf: _Author) -> None:
             (item, word, room),
         )
 
-    @shelf.action(_of_item(colour=lambda rng, _: rng.choice(("green", None, "grey"))))
-    def paint(ctx: Context, *, room: str, item: str, colour: str | None) -> None:
+    @shelf.action(_of_item(colour=lambda rng, _: rng.choice(("green", "plain", "grey"))))
+    def paint(ctx: Context, *, room: str, item: str, colour: str) -> None:
         ctx.execute(
-            "UPDATE item SET colour = ? WHERE id = ? AND room = ? AND colour IS NOT ?",
+            "UPDATE item SET colour = ? WHERE id = ? AND room = ? AND colour <> ?",
             (colour, item, room, colour),
         )
 

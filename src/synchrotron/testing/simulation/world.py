@@ -180,7 +180,7 @@ class World:
         app = dice.choice(self.cast.older) if older else self.cast.app
         device = self._make_device(user, app)
         if app is not self.cast.app:
-            self.audit.at_every_commit = False
+            self.audit.at_every_commit = self.audit.all_have_code = False
         device.skew_ms = dice.choice(SKEWS_MS[:8])
         self.throw(dice)
         device.start()
@@ -442,7 +442,8 @@ class World:
         tables = audit.tables()
         for device in self.devices:
             self.checks.converged(device, tables)
-            self.checks.outcomes(device, forgetful=self._forgetful)
+            copied = device.name in self.restored
+            self.checks.outcomes(device, copied=copied, forgetful=self._forgetful)
 
     def _someone_has_all(self) -> bool:
         """Whether nobody lacks code, or someone with all of it has all of history (S10)."""
