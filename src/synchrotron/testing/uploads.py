@@ -174,7 +174,9 @@ class Judgement:
         """No replica could hold one key twice, not even between two actions (S9)."""
         for row in self._unwritten:
             if self._state.is_split(row):
-                return Violation(row, "it would be in several audiences at one place in history (S9)")
+                return Violation(
+                    row, "it would be in several audiences at one place in history (S9)"
+                )
         return None
 
     def _stage_action(self, sent: SentAction) -> None:

@@ -21,7 +21,7 @@ class Checks:
         self._invariants = invariants
         self._seeds: dict[str, str] = {}
         """By action id, the seed of the run that first had it."""
-        self._sent: set[str] = set()
+        self._sent: set[tuple[str, str]] = set()
         self._latest: dict[str, OrderKey] = {}
         """By device, the newest order key that its file knows."""
 
@@ -38,12 +38,12 @@ class Checks:
         """Remember the newest key that a device has in its log."""
         self._latest[device.name] = device.engine.store.log.last_key()
 
-    def was_sent(self, seed: str) -> bool:
-        return seed in self._sent
+    def was_sent(self, device: Device, seed: str) -> bool:
+        return (device.name, seed) in self._sent
 
-    def sent(self, id: str, seed: str, *, copied: bool) -> None:
+    def sent(self, device: Device, id: str, seed: str, *, copied: bool) -> None:
         """An action leaves its machine under an id. Copies of a file may use one id twice."""
-        self._sent.add(seed)
+        self._sent.add((device.name, seed))
         if not copied and self._seeds.setdefault(id, seed) != seed:
             raise Violation("O5", f"two runs were sent as {id}")
 
@@ -52,15 +52,18 @@ class Checks:
         store = device.engine.store
         allowed = set(store.read_state().audiences)
         for name in store.schema.tables:
-            found = {a for (a,) in store.writer.execute(f"SELECT DISTINCT audience_key FROM {name}")}
+            found = {
+                a for (a,) in store.writer.execute(f"SELECT DISTINCT audience_key FROM {name}")
+            }
             if found <= allowed:
                 continue
             for entry in store.log.pending():
                 allowed.update(target.audience for target in entry.effects)
             if hidden := found - allowed:
                 raise Violation(
-                    "S6", f"{device.name} holds rows of {name} in {sorted(hidden)}, "
-                    f"and its user sees {sorted(store.read_state().audiences)}"
+                    "S6",
+                    f"{device.name} holds rows of {name} in {sorted(hidden)}, "
+                    f"and its user sees {sorted(store.read_state().audiences)}",
                 )
         self._check_invariants(device)
 

@@ -94,7 +94,7 @@ class Simulation:
         *,
         seed: int = 0,
         replicas: int = 3,
-        steps: int = 90,
+        steps: int = 96,
         invariants: Iterable[str] = (),
         users: Sequence[str] | None = None,
         audiences: Mapping[str, Set[str]] | None = None,
@@ -183,9 +183,7 @@ class Simulation:
 
     # ---- explaining a failure -----------------------------------------------------
 
-    def explained(
-        self, failure: Failure, only: Collection[int] | None = None
-    ) -> SimulationFailed:
+    def explained(self, failure: Failure, only: Collection[int] | None = None) -> SimulationFailed:
         """The failure with the fewest steps that show it, told for people."""
         steps = [s for s in self.steps if only is None or s.number in only]
 

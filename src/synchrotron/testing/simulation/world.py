@@ -135,7 +135,7 @@ class World:
         if isinstance(request, SyncRequest):
             for sent in request.actions:
                 copied = device.name in self.restored
-                self.checks.sent(sent.record.id, sent.record.seed, copied=copied)
+                self.checks.sent(device, sent.record.id, sent.record.seed, copied=copied)
 
     def serve(self, device: Device, request: SyncRequest) -> SyncAnswer:
         answer = device.connection.exchange(request)
@@ -323,7 +323,7 @@ class World:
             try:
                 device.engine.outcome(id)
             except UnknownOutcome:
-                if self.checks.was_sent(seed):
+                if self.checks.was_sent(device, seed):
                     raise Violation(
                         "O7", f"{device.name} sent {id}, and has lost it in a power cut"
                     ) from None
