@@ -96,13 +96,15 @@ def seeds_for(mutant: Mutant) -> list[int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="first the seeds known to notice")
+    parser.add_argument("--seeds", type=int, default=SEEDS_MAX, help="how many at most")
+    parser.add_argument("--only", default="", help="mutants whose rule has this text")
     parser.add_argument("--shrink", action="store_true", help="shrink each failure")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     console = Console(highlight=False)
 
     def catch(mutant: Mutant) -> Catch:
-        seeds = seeds_for(mutant) if options.quick else list(range(SEEDS_MAX))
+        seeds = seeds_for(mutant) if options.quick else list(range(options.seeds))
         found = hunt(mutant, seeds, shrink=options.shrink)
         steps = "" if found.steps is None else f", in {found.steps} steps"
         seen = f"{found.rule}: seed {found.seed}{steps}" if found.rule else "NOT NOTICED"
@@ -110,7 +112,7 @@ def main() -> int:
         return found
 
     with ThreadPoolExecutor(options.jobs) as pool:  # each waits for a process
-        found = list(pool.map(catch, MUTANTS))
+        found = list(pool.map(catch, [m for m in MUTANTS if options.only in m.rule]))
     console.print(table_of(found))
     return int(any(catch.seed is None for catch in found))
 

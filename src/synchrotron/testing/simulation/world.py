@@ -297,6 +297,7 @@ class World:
         user = dice.choice(self.cast.users)
         audience = dice.choice(sorted({a for s in (self.cast.sets or {}).values() for a in s}))
         sets[user] ^= {audience}
+        self.audit.is_serial = False
         joins = "joins" if audience in sets[user] else "leaves"
         self.tell(f"{user} {joins} {audience}", "membership")
 
