@@ -41,12 +41,6 @@ MUTANTS = (
         "if may_correct and before.gives_standing_over(known.basis):",
     ),
     Mutant(
-        "standing forgets what came as rows below the floor",
-        "store/log.py",
-        "return Before(max(newest or 0, floor_seq), bool(unsettled))",
-        "return Before(newest or 0, bool(unsettled))",
-    ),
-    Mutant(
         "a pending action before gives no standing",
         "replica/revision.py",
         "before = before.then(entry.newest, unsettled=entry.pending or entry.unsent)",
@@ -136,17 +130,6 @@ MUTANTS = (
         "    return True",
     ),
     Mutant(
-        "a reply is taken for what is applied by now",
-        "replica/exchange.py",
-        "        sent = {action.record.id: _patches(action) for action in request.actions}\n",
-        "        sent = {\n"
-        "            e.record.id: {t: f.applied for t, f in e.effects.items()}\n"
-        "            for e in self.revision.pending()\n"
-        "        } or {action.record.id: _patches(action) for action in request.actions}\n"
-        "        for action in request.actions:\n"
-        "            sent.setdefault(action.record.id, _patches(action))\n",
-    ),
-    Mutant(
         "O4: what was sent without an answer is stamped anew",
         "replica/exchange.py",
         "        if any(entry.sent_in is not None for entry in pending):\n"
@@ -213,13 +196,6 @@ MUTANTS = (
     ),
     # ---- the server --------------------------------------------------------------------
     Mutant(
-        "H2: a cursor passes over an open transaction",
-        "testing/downloads.py",
-        "        return self._download(viewer, question, upto=before, horizon=horizon, newest=before)",
-        "        return self._download(viewer, question, upto=question.cursor, horizon=horizon, "
-        "newest=before)",
-    ),
-    Mutant(
         "H3: no gate",
         "testing/gate.py",
         "        return any(self._is_news(viewer, client, cursor, id) for id in ids)",
@@ -241,13 +217,6 @@ MUTANTS = (
         "        return answer\n\n    def _store",
     ),
     Mutant(
-        "no dedupe: a retry is stored again",
-        "testing/clients.py",
-        "        if exchange.number <= self.number or exchange.token == self.token:\n"
-        '            return "duplicate"\n',
-        "",
-    ),
-    Mutant(
         "O6: a copy of a file is not noticed",
         "testing/clients.py",
         "        if self.token not in (exchange.token, *exchange.earlier):\n"
@@ -259,15 +228,6 @@ MUTANTS = (
         "testing/server_state.py",
         "        if added is not None and changes[-1][1] == added:",
         "        if added is not None:",
-    ),
-    Mutant(
-        "H5: a fold that ignores audiences",
-        "testing/server_state.py",
-        "        targets = ((a, Target(row.table, row.key, a)) for a in self.homes.get(row, ()))\n"
-        "        return {audience: self.rows[t] for audience, t in targets if t in self.rows}",
-        "        targets = ((a, Target(row.table, row.key, a)) for a in self.homes.get(row, ()))\n"
-        "        living = {audience: self.rows[t] for audience, t in targets if t in self.rows}\n"
-        "        return dict(list(living.items())[:1])",
     ),
     Mutant(
         "S9: a row key lives in two audiences for a while",
@@ -290,8 +250,7 @@ MUTANTS = (
     Mutant(
         "F1: a snapshot leaves out what was pruned",
         "testing/downloads.py",
-        "                if target in self._state.rows:\n"
-        "                    rows.setdefault",
+        "                if target in self._state.rows:\n                    rows.setdefault",
         "                if target in self._state.rows and target not in self._state.base:\n"
         "                    rows.setdefault",
     ),
@@ -306,5 +265,49 @@ MUTANTS = (
         "testing/exchanges.py",
         "        return cursor >= self._state.pruned and self._state.token_of(cursor) != token",
         "        return False",
+    ),
+    Mutant(
+        "a reply is taken for what is applied by now",
+        "replica/exchange.py",
+        "            effect.accepted = fingerprint(patch)\n"
+        "            if effect.known is None or effect.known.seq < seq:\n"
+        "                effect.known = Known(patch, seq, seq)",
+        "            effect.accepted = fingerprint(effect.applied)\n"
+        "            if effect.known is None or effect.known.seq < seq:\n"
+        "                effect.known = Known(effect.applied, seq, seq)",
+    ),
+    Mutant(
+        "H2: a cursor passes over what is not told yet",
+        "testing/downloads.py",
+        "        return self._download(viewer, question, upto=end, horizon=end, newest=self._state.seq)",
+        "        seq = self._state.seq\n"
+        "        return self._download(viewer, question, upto=end, horizon=seq, newest=seq)",
+    ),
+    Mutant(
+        "no dedupe: a run is not known by its seed",
+        "testing/server_state.py",
+        "        return seed == self.seed_of(id) or seed in self.renamed.get(id, ())",
+        "        return False",
+    ),
+    Mutant(
+        "H5: a fold that ignores audiences",
+        "testing/server_state.py",
+        "        patches = (self.patch(id, target) for _, id in islice(changes, count))\n",
+        "        patches = (\n"
+        "            next(p.known.patch for t, p in self.actions[id].patches.items() if t.row == target.row)\n"
+        "            for _, id in islice(changes, count)\n"
+        "        )\n",
+    ),
+    Mutant(
+        "H4: what a retry changes is passed over",
+        "testing/exchanges.py",
+        "        upload = Upload(client, viewer, new, [*retried, *request.corrections])",
+        "        upload = Upload(client, viewer, new, request.corrections)",
+    ),
+    Mutant(
+        "R2: an action that raised on replay is taken for accepted",
+        "replica/revision.py",
+        "            entry.error = attempt.error\n",
+        "",
     ),
 )

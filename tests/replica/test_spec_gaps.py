@@ -333,9 +333,7 @@ def test_a_migrated_file_gets_what_it_had_to_leave_out(painters, world, rows):
 
 
 @pytest.mark.spec("S11")
-def test_a_row_by_an_author_whose_schema_is_behind_has_the_columns_defaults(
-    painters, world, rows
-):
+def test_a_row_by_an_author_whose_schema_is_behind_has_the_columns_defaults(painters, world, rows):
     server, open = painters
     old, new = open("alice", migrated=False), open("bob", migrated=True)
     world.settle(old, new)

@@ -17,9 +17,9 @@ ORDINARY: Mapping[str, int] = {"sync": 70, "decide": 4}
 three steps are."""
 TROUBLE: Mapping[str, int] = {
     "join": 6,
-    "prune": 16,
-    "prune server": 8,
-    "clock": 14,
+    "prune": 26,
+    "prune server": 9,
+    "clock": 20,
     "back up server": 8,
     "restore server": 8,
     "membership": 30,
