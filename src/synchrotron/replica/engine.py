@@ -117,6 +117,11 @@ class Engine:
             self._stamps.committed(n, at)
         return Ran(record, result, changes)
 
+    def rehearse(self, action: Action[Any, Any], arguments: Arguments) -> ActionRecord:
+        """The record that a run would have now; nothing is stored."""
+        with self._transaction():
+            return self._stamp(action, arguments)[2]
+
     def _stamp(
         self, action: Action[Any, Any], arguments: Arguments
     ) -> tuple[int, Timestamp, ActionRecord]:

@@ -473,8 +473,10 @@ class Taking:
 
 
 def _was_wrong(key: OrderKey, latest: OrderKey, now_ms: int) -> bool:
-    """Whether a pending key follows neither the time nor others' keys: the clock was wrong
-    when it was stamped, or that is longer ago than the server accepts."""
+    """Whether a pending key follows neither the time nor others' keys.
+
+    The clock was wrong when it was stamped, or that is longer ago than the server accepts.
+    """
     ms = timestamp_of(key).ms
     return ms > max(timestamp_of(latest).ms, now_ms) + SKEW_MS_MAX or ms < now_ms - SKEW_MS_MAX
 
