@@ -18,6 +18,7 @@ from synchrotron.app.row import Row
 from synchrotron.application import App
 from synchrotron.core.records import ActionRecord
 from synchrotron.replica.events import SyncReport
+from synchrotron.replica.live import Live
 from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.replica import Replica, Run
 
@@ -26,6 +27,7 @@ __all__ = [
     "ActionRecord",
     "App",
     "Context",
+    "Live",
     "Outcome",
     "Replica",
     "Row",

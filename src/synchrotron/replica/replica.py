@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -22,6 +22,7 @@ from synchrotron.core.records import ActionRecord
 from synchrotron.errors import Closed, QueryError, UnknownAction, WrongUser
 from synchrotron.replica.engine import Engine
 from synchrotron.replica.events import EventName, Listeners, SyncReport
+from synchrotron.replica.live import Live, LiveQueries
 from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.syncing import Syncing
 from synchrotron.replica.transport import Transport
@@ -84,6 +85,7 @@ class Replica:
         self._definition = definition
         self._closed = False
         self._listeners = Listeners()
+        self._live = LiveQueries(self._listeners)
         self._news = threading.Condition()
         user = user or (transport.user if transport else None)
         entropy = entropy or os.urandom
@@ -143,7 +145,30 @@ class Replica:
         `QueryError`, and `WriteOutsideAction` for a statement that writes (A2).
         """
         self._check_open()
-        rows = self._rows(sql, params)
+        return self._converted(self._rows(sql, params), into)
+
+    @overload
+    def live(self, sql: str, params: Parameters = (), *, into: None = None) -> Live[Row]: ...
+
+    @overload
+    def live(self, sql: str, params: Parameters = (), *, into: type[T]) -> Live[T]: ...
+
+    def live(self, sql: str, params: Parameters = (), *, into: type[Any] | None = None) -> Any:
+        """The rows of a query now, and again after every commit that may have changed them.
+
+        Iterate over it in a thread (`for`) or in a coroutine (`async for`); see `Live`. It
+        ends when it or the replica is closed. Raises at once what `query` raises for the
+        text of a query.
+        """
+        self._check_open()
+        store = self._engine.store
+        tables = self._reading(lambda reader: store.reads(reader, sql, params))
+        given = dict(params) if isinstance(params, Mapping) else tuple(params)
+        live = Live(lambda: self.query(sql, given, into=into), tables)
+        self._live.add(live)
+        return live
+
+    def _converted(self, rows: list[Row], into: type[Any] | None) -> Any:
         if into is None:
             return rows
         try:
@@ -152,11 +177,14 @@ class Replica:
             raise QueryError(f"a row does not fit {into.__name__}: {error}") from error
 
     def _rows(self, sql: str, params: Parameters) -> list[Row]:
+        return self._reading(lambda reader: self._engine.store.queries(reader).execute(sql, params))
+
+    def _reading(self, use: Callable[[apsw.Connection], T]) -> T:
         # In memory there is one connection: queries take turns with writing.
         turn = self._engine.lock if self._database.in_memory else nullcontext()
         try:
             with turn, machine_errors("query"), self._database.reading() as connection:
-                return self._engine.store.queries(connection).execute(sql, params)
+                return use(connection)
         except apsw.Error as error:
             raise QueryError(f"SQLite refuses the query: {error}") from error
 
@@ -263,6 +291,7 @@ class Replica:
         if not self._closed:
             self._closed = True
             self._engine.close()
+            self._live.close()
             with self._news:
                 self._news.notify_all()  # whoever waits for an outcome is told
 

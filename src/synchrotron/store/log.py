@@ -74,10 +74,6 @@ class Entry(msgspec.Struct):
             found = self.effects[target] = Effect(target.table, target.key, target.audience)
         return found
 
-    def tables(self) -> set[str]:
-        """The tables that it changed here."""
-        return {e.table for e in self.effects.values() if e.applied is not None}
-
 
 class _Stored(msgspec.Struct, array_like=True, omit_defaults=True):
     """A record without what the log's columns say. Every run writes one: it is kept short."""
