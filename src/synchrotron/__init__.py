@@ -15,6 +15,7 @@ everyone holds what running all actions once, in order, gives.
 from synchrotron.app.action import Action
 from synchrotron.app.context import Context
 from synchrotron.app.row import Row
+from synchrotron.app.undo import Undone
 from synchrotron.application import App
 from synchrotron.core.records import ActionRecord
 from synchrotron.replica.events import SyncReport
@@ -33,4 +34,5 @@ __all__ = [
     "Row",
     "Run",
     "SyncReport",
+    "Undone",
 ]

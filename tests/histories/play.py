@@ -16,6 +16,7 @@ import random
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from ledger import make_app
 
 from synchrotron import App, Replica, SyncReport
 from synchrotron.core.messages import SyncAnswer, SyncRequest
-from synchrotron.errors import SynchrotronError
+from synchrotron.errors import CannotUndo, SynchrotronError
 from synchrotron.replica.exchange import Next
 from synchrotron.testing.memory_server import MemoryServer
 from synchrotron.testing.oracle import serial_tables, tables_of
@@ -57,6 +58,8 @@ class Setting:
     prune: bool = False
     restored: bool = False
     """Files are put back to an older copy."""
+    undo: bool = False
+    """What was done is undone, undoing too."""
 
     @property
     def serial(self) -> bool:
@@ -75,6 +78,8 @@ SETTINGS = {
     "opaque": Setting(opaque=True),
     "readonly": Setting(readonly=True),
     "views": Setting(private=True, readonly=True),
+    "undone": Setting(undo=True),
+    "undone views": Setting(private=True, readonly=True, undo=True),
     "churn": Setting(private=True, churn=True, prune=True),
 }
 
@@ -115,6 +120,7 @@ class World:
         self.peers: list[Peer] = []
         self.made: dict[str, Peer] = {}
         self.report = SyncReport()
+        self.undone: Counter[str] = Counter()
         self.restored = False
         self.folder = tempfile.TemporaryDirectory()
         for user in USERS:
@@ -173,7 +179,7 @@ class World:
         """One of the disturbances that this setting allows."""
         setting = self.setting
         kinds = [self.prune] * setting.prune + [self.toggle_member] * setting.churn
-        kinds += [self.copy_or_restore] * setting.restored
+        kinds += [self.copy_or_restore] * setting.restored + [self.undo] * setting.undo
         if kinds:
             kinds[(x + y) % len(kinds)](peer, x, y)
 
@@ -188,6 +194,22 @@ class World:
         room = f"room:{ROOMS[x % 2]}"
         self.server.audiences[USERS[y % 3]] ^= {room}
         self.say(peer, f"now {USERS[y % 3]} sees {sorted(self.server.audiences[USERS[y % 3]])}")
+
+    def undo(self, peer: Peer, x: int, y: int) -> None:
+        log = peer.replica.log()
+        if not log:
+            return
+        record = log[-1 - (x * y) % min(len(log), 6)]
+        try:
+            run = peer.replica.undo(record.id)
+        except CannotUndo as error:
+            self.say(peer, f"cannot undo: {error}")
+            return
+        self.made[run.id] = peer
+        self.undone += Counter(
+            reversed=len(run.result.reversed), left_alone=len(run.result.left_alone)
+        )
+        self.say(peer, f"undoes {record.name} {record.id[-6:]}: {run.result} -> {run.id[-6:]}")
 
     def act(self, peer: Peer, kind: int, x: int, y: int) -> None:
         names = ["create", "add", "add", "take", "retitle", "remove", "claim", "sweep", "swap"]

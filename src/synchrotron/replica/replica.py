@@ -17,10 +17,11 @@ from synchrotron.app.action import Action
 from synchrotron.app.context import Parameters
 from synchrotron.app.definition import Definition
 from synchrotron.app.row import Row
+from synchrotron.app.undo import Undone
 from synchrotron.core.ids import ActionId, Entropy, as_client_id
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import Closed, QueryError, UnknownAction, WrongUser
-from synchrotron.replica.engine import Engine
+from synchrotron.replica.engine import Engine, Ran
 from synchrotron.replica.events import EventName, Listeners, SyncReport
 from synchrotron.replica.live import Live, LiveQueries
 from synchrotron.replica.outcomes import Outcome
@@ -127,7 +128,19 @@ class Replica:
             raise UnknownAction(
                 f"{action.title} is not one of application {self._definition.name!r}"
             )
-        ran = self._engine.run(action, action.bind(args, kwargs))
+        return self._told(self._engine.run(action, action.bind(args, kwargs)))
+
+    def undo(self, action_id: str) -> Run[Undone]:
+        """Reverse what an action did, by an action that is recorded and replayed like any.
+
+        Of the rows that it changed, those go back that still hold what it left there; the
+        result names the others with the reason. Undoing an undo brings it back. Raises
+        `CannotUndo` for an action without effect, or whose history is pruned.
+        """
+        self._check_open()
+        return self._told(self._engine.undo(action_id))
+
+    def _told(self, ran: Ran) -> Run[Any]:
         if ran.changes and "tables" in self._listeners:
             self._listeners.emit("tables", {change.table for change in ran.changes})
         return Run(self, ran.record.id, ran.result)

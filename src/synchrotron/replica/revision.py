@@ -305,7 +305,7 @@ class Revision:
     def _attempt(self, entry: Entry, entries: list[Entry], start: OrderKey) -> Attempt:
         """Run an action again inside a savepoint, which is left open for the decision."""
         record = entry.record
-        action = self._store.definition.actions.get((record.name, record.version))
+        action = self._store.definition.action_of(record)
         self._store.writer.execute("SAVEPOINT synchrotron_replay")
         if action is None or any(effect.foreign for effect in entry.effects.values()):
             return Attempt({}, may_correct=False)

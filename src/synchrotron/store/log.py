@@ -188,6 +188,11 @@ class Log:
             return entry
         return next((e for e in self.own() if e.record.id == id), None)
 
+    def with_id(self, id: ActionId) -> Entry | None:
+        """Any action by its id: another's is sought."""
+        found = self._some("instr(record, CAST(? AS BLOB))", id)
+        return self.own_action(id) or next((e for e in found if e.record.id == id), None)
+
     def own(self) -> Iterator[Entry]:
         return self._some("position > 0 ORDER BY position")
 

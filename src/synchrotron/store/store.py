@@ -83,7 +83,8 @@ class Store:
 
     def reads(self, connection: apsw.Connection, sql: str, params: Parameters) -> frozenset[str]:
         """The synced tables on which a query depends, those behind local ones included."""
-        local, found = self.definition.local, set()
+        local = self.definition.local
+        found: set[str] = set()
         for table in self._queries[connection].reads(sql, params):
             found |= local.derived_from(table) if table in local.names else {table}
         return frozenset(found & self.schema.tables.keys())

@@ -25,7 +25,8 @@ def serial_tables(definition: Definition, records: Iterable[ActionRecord]) -> Ta
     runner = Runner(store)
     try:
         for record in sorted(records, key=lambda record: record.order_key):
-            action = definition.actions[record.name, record.version]
+            action = definition.action_of(record)
+            assert action is not None, f"{record.name} is not an action of {definition.name}"
             arguments = action.arguments(record.args)
             store.writer.execute("BEGIN")
             try:
