@@ -8,6 +8,7 @@
     │   ├── ArgumentError
     │   ├── UnknownAction
     │   ├── UnknownOutcome
+    │   ├── CannotUndo
     │   ├── WriteOutsideAction
     │   ├── NotReadOnly
     │   ├── QueryError
@@ -71,6 +72,10 @@ class UnknownAction(UsageError):
 
 class UnknownOutcome(UsageError):
     """No action with this id is known to this replica as its own."""
+
+
+class CannotUndo(UsageError):
+    """An action that cannot be undone by `undo`; the message says why, and what to do."""
 
 
 class WriteOutsideAction(UsageError):

@@ -15,6 +15,7 @@ import apsw
 import msgspec
 
 from synchrotron.app.action import Action, Arguments
+from synchrotron.app.undo import Undone
 from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, to_datetime
 from synchrotron.core.ids import ActionId, Entropy, action_id, new_seed
 from synchrotron.core.messages import (
@@ -27,6 +28,7 @@ from synchrotron.core.messages import (
     SyncAnswer,
     SyncRequest,
 )
+from synchrotron.core.patches import RowKey
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError
 from synchrotron.replica.events import SyncReport
@@ -43,8 +45,9 @@ from synchrotron.replica.exchange import (
 )
 from synchrotron.replica.floors import Staging, prune, rebase
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
+from synchrotron.replica.reversing import reversing_of
 from synchrotron.replica.revision import Revised, Revision
-from synchrotron.replica.runner import Runner
+from synchrotron.replica.runner import PointsNowhere, Runner
 from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
 from synchrotron.store.state import Stamps, State, read_stamp
@@ -146,6 +149,24 @@ class Engine:
                 audiences=action.audiences(arguments),
             ),
         )
+
+    def undo(self, id: str) -> Ran:
+        """Reverse an action by one of our own. Raises `UnknownOutcome`, `CannotUndo`."""
+        left: dict[RowKey, str] = {}
+        with self.lock:
+            while True:
+                reversing = reversing_of(self.store, ActionId(id), left.keys())
+                try:
+                    ran = self.run(self.store.definition.undo, reversing)
+                except PointsNowhere as error:
+                    pointing = {missing.child: str(missing) for missing in error.missing}
+                    if not pointing.keys() - left.keys():
+                        raise
+                    left |= pointing
+                else:
+                    done, others = ran.result
+                    ran.result = Undone(done, {**left, **others})
+                    return ran
 
     # ---- exchanges ------------------------------------------------------------------
 

@@ -159,6 +159,10 @@ class Statements:
             raise StatementRefused("executemany gives no rows: use execute for each instead")
         self._connection.executemany(sql, bindings)
 
+    def reads(self, sql: str, params: Parameters = ()) -> frozenset[str]:
+        """The tables that a statement reads. Raises what running it would, for its text."""
+        return (self._known.get(sql) or self.inspect(sql, bind_all(params))).reads
+
     def inspect(self, sql: str, bindings: Any = ()) -> Statement:
         """Compile a statement without running it. Raises what the rules refuse."""
         if complaint := formless_text(sql):
