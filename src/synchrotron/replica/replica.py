@@ -80,6 +80,7 @@ class Replica:
         clock: Callable[[], int] | None = None,
         entropy: Entropy | None = None,
         key: Key | None = None,
+        strict: bool = False,
     ) -> None:
         self._definition = definition
         self._closed = False
@@ -96,6 +97,8 @@ class Replica:
         self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)
         try:
             self._belongs_to(user)
+            if strict:
+                self._engine.be_strict()
         except BaseException:
             self.close()
             raise

@@ -159,6 +159,11 @@ class Statements:
             raise StatementRefused("executemany gives no rows: use execute for each instead")
         self._connection.executemany(sql, bindings)
 
+    def writes(self, sql: str) -> frozenset[str]:
+        """The tables that a statement which was run may change."""
+        statement = self._known.get(sql)
+        return frozenset() if statement is None else statement.writes
+
     def inspect(self, sql: str, bindings: Any = ()) -> Statement:
         """Compile a statement without running it. Raises what the rules refuse."""
         if complaint := formless_text(sql):
