@@ -108,6 +108,7 @@ _EXEMPT = frozenset(
     {"logging", "warnings", "traceback", "linecache", "importlib", "encodings", "zoneinfo"}
     | {"_frozen_importlib", "_frozen_importlib_external", "_strptime", "pdb", "bdb"}
 )
+_TIMED = ("sqlalchemy.engine", "sqlalchemy.pool", "sqlalchemy.sql.compiler")
 _OURS = ("app", "application", "core", "ext", "replica", "store")
 _INSTALLED = re.compile(r"[\\/](site|dist)-packages[\\/]")
 
@@ -273,8 +274,8 @@ def _is_exempt(chain: list[FrameType], name: str) -> bool:
     asking = next((frame for frame in chain if not _is_library(frame)), chain[-1])
     if asking is not chain[-1] and _is_ours(asking):
         return True
-    # SQLAlchemy times its compiling; what a column's default calls, it calls otherwise.
-    return _module(asking).startswith("sqlalchemy.") and name.startswith("time.perf_counter")
+    # SQLAlchemy times its own work. A column's default it calls from elsewhere.
+    return _module(asking).startswith(_TIMED) and name.startswith("time.")
 
 
 # ---- what no call shows ----------------------------------------------------------------

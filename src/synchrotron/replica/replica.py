@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import apsw
 import msgspec
@@ -28,6 +28,9 @@ from synchrotron.replica.transport import Transport
 from synchrotron.store.database import machine_errors
 from synchrotron.store.encryption import Key
 from synchrotron.store.store import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,13 +137,21 @@ class Replica:
         return Run(self, ran.record.id, ran.result)
 
     @overload
-    def query(self, sql: str, params: Parameters = (), *, into: None = None) -> list[Row]: ...
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: None = None
+    ) -> list[Row]: ...
 
     @overload
-    def query(self, sql: str, params: Parameters = (), *, into: type[T]) -> list[T]: ...
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: type[T]
+    ) -> list[T]: ...
 
-    def query(self, sql: str, params: Parameters = (), *, into: type[Any] | None = None) -> Any:
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: type[Any] | None = None
+    ) -> Any:
         """Read rows as of the last commit, without waiting for a sync.
+
+        With SQLAlchemy it may be a construct, such as `select(Todo)`.
 
         `into` converts each row to a dataclass, TypedDict or msgspec Struct. Raises
         `QueryError`, and `WriteOutsideAction` for a statement that writes (A2).
@@ -154,12 +165,16 @@ class Replica:
         except msgspec.ValidationError as error:
             raise QueryError(f"a row does not fit {into.__name__}: {error}") from error
 
-    def _rows(self, sql: str, params: Parameters) -> list[Row]:
+    def _rows(self, sql: str | Executable, params: Parameters) -> list[Row]:
         # In memory there is one connection: queries take turns with writing.
         turn = self._engine.lock if self._database.in_memory else nullcontext()
         try:
             with turn, machine_errors("query"), self._database.reading() as connection:
-                return self._engine.store.queries(connection).execute(sql, params)
+                statements = self._engine.store.queries(connection)
+                if isinstance(sql, str):
+                    return statements.execute(sql, params)
+                rows: list[Row] = statements.bridge.read(sql, params)
+                return rows
         except apsw.Error as error:
             raise QueryError(f"SQLite refuses the query: {error}") from error
 
