@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import JSON, Float, bindparam, cast, delete, func, insert, select, text, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import IntegrityError, ResourceClosedError
 from sqlalchemy.orm import Session
@@ -356,12 +356,14 @@ def test_expressions_are_read_as_their_types_say(app: App, replica: Replica) -> 
             func.max(Post.at).label("at"),
             func.sum(Post.price).label("price"),
             func.min(Post.id).label("id"),
+            func.sum(cast(Post.title == "one", Float) / 2).label("real"),
             Post.tags["a"].label("part"),
             (Post.title == "one").label("is_one"),
         ).where(Post.title == "one")
     )[0]
     assert row["at"] == NOW
-    assert row["price"] == Decimal("1.50")
+    assert repr(row["price"]) == "Decimal('1.50')"
+    assert row["real"] == 0.5
     assert isinstance(row["id"], uuid.UUID)
     assert row["part"] == [None]
     assert row["is_one"] is True

@@ -71,15 +71,6 @@ class Number(_AsItIs, types.Numeric[Any]):
         )
 
 
-class Real(_AsItIs, types.Float[Any]):
-    """DOUBLE PRECISION."""
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Process:
-        if self.asdecimal:
-            return _reading(int | float, lambda x: Decimal(str(x)))
-        return _reading(int | Decimal, float)
-
-
 class Json(types.JSON):
     """JSON and JSONB. None is NULL: a JSON column holds objects and arrays (`app.types.Json`)."""
 
@@ -107,6 +98,6 @@ COLUMN_TYPES: dict[Any, Any] = {
     types.Boolean: Truth,
     types.Uuid: Identifier,
     types.Numeric: Number,
-    types.Float: Real,
+    types.Float: types.Float,  # before SQLAlchemy 2.1 a kind of Numeric
     types.JSON: Json,
 }

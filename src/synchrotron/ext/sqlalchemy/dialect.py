@@ -77,6 +77,9 @@ class TypeCompiler(SQLiteTypeCompiler):
 
     visit_BYTEA = visit_large_binary
 
+    def visit_JSONB(self, type_: Any, **kw: Any) -> str:
+        return "JSONB"
+
     def visit_uuid(self, type_: Any, **kw: Any) -> str:
         return "UUID"
 
