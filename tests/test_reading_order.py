@@ -25,6 +25,7 @@ PACKAGES = (
     "replica",
     "application",
     "__init__",
+    "ext",
     "server",
     "testing",
     "cli",

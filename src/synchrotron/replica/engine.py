@@ -48,6 +48,7 @@ from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.reversing import reversing_of
 from synchrotron.replica.revision import Revised, Revision
 from synchrotron.replica.runner import PointsNowhere, Runner
+from synchrotron.replica.strict import StrictRunner
 from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
 from synchrotron.store.state import Stamps, State, read_stamp
@@ -68,7 +69,7 @@ class Engine:
     def __init__(self, store: Store, clock: Callable[[], int], entropy: Entropy) -> None:
         self.store = store
         self.lock = threading.RLock()
-        self._runner = Runner(store)
+        self._runner = self._first_runner = Runner(store)
         self._stamps = Stamps(store.writer)
         self._clock = clock
         self._entropy = entropy
@@ -105,6 +106,13 @@ class Engine:
 
     # ---- running actions (A1) -------------------------------------------------------
 
+    def be_strict(self) -> None:
+        """From here on each first run is judged: see `StrictRunner`."""
+        strict = StrictRunner(self.store)
+        with self.lock, machine_errors("reading the log", (*MACHINE, apsw.Error)):
+            strict.warn_of_changed_actions()
+        self._first_runner = strict
+
     def run(self, action: Action[Any, Any], arguments: Arguments) -> Ran:
         """Run an action for the first time, record it and capture its effects."""
         with self.lock:
@@ -115,7 +123,7 @@ class Engine:
                 )
             with self.store.database.transaction():
                 n, at, record = self._stamp(action, arguments)
-                result, changes = self._runner.run(action, record, arguments)
+                result, changes = self._first_runner.run(action, record, arguments)
                 self.store.log.add_run(n, record, changes)
             self._stamps.committed(n, at)
         return Ran(record, result, changes)

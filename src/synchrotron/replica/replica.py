@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import apsw
 import msgspec
@@ -30,6 +30,9 @@ from synchrotron.replica.transport import Transport
 from synchrotron.store.database import machine_errors
 from synchrotron.store.encryption import Key
 from synchrotron.store.store import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,6 +85,7 @@ class Replica:
         clock: Callable[[], int] | None = None,
         entropy: Entropy | None = None,
         key: Key | None = None,
+        strict: bool = False,
     ) -> None:
         self._definition = definition
         self._closed = False
@@ -99,6 +103,8 @@ class Replica:
         self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)
         try:
             self._belongs_to(user)
+            if strict:
+                self._engine.be_strict()
         except BaseException:
             self.close()
             raise
@@ -146,13 +152,21 @@ class Replica:
         return Run(self, ran.record.id, ran.result)
 
     @overload
-    def query(self, sql: str, params: Parameters = (), *, into: None = None) -> list[Row]: ...
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: None = None
+    ) -> list[Row]: ...
 
     @overload
-    def query(self, sql: str, params: Parameters = (), *, into: type[T]) -> list[T]: ...
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: type[T]
+    ) -> list[T]: ...
 
-    def query(self, sql: str, params: Parameters = (), *, into: type[Any] | None = None) -> Any:
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: type[Any] | None = None
+    ) -> Any:
         """Read rows as of the last commit, without waiting for a sync.
+
+        With SQLAlchemy it may be a construct, such as `select(Todo)`.
 
         `into` converts each row to a dataclass, TypedDict or msgspec Struct. Raises
         `QueryError`, and `WriteOutsideAction` for a statement that writes (A2).
@@ -189,8 +203,15 @@ class Replica:
         except msgspec.ValidationError as error:
             raise QueryError(f"a row does not fit {into.__name__}: {error}") from error
 
-    def _rows(self, sql: str, params: Parameters) -> list[Row]:
-        return self._reading(lambda reader: self._engine.store.queries(reader).execute(sql, params))
+    def _rows(self, sql: str | Executable, params: Parameters) -> list[Row]:
+        def read(reader: apsw.Connection) -> list[Row]:
+            statements = self._engine.store.queries(reader)
+            if isinstance(sql, str):
+                return statements.execute(sql, params)
+            rows: list[Row] = statements.bridge.read(sql, params)
+            return rows
+
+        return self._reading(read)
 
     def _reading(self, use: Callable[[apsw.Connection], T]) -> T:
         # In memory there is one connection: queries take turns with writing.
