@@ -9,7 +9,7 @@ from synchrotron.core.messages import Staged, SyncAnswer, SyncRequest
 from synchrotron.errors import Blocked, Offline, UsageError
 from synchrotron.replica.engine import Engine
 from synchrotron.replica.events import Listeners, SyncReport, logger
-from synchrotron.replica.exchange import Next, Taken, cut
+from synchrotron.replica.exchange import SKEW_MS_MAX, Next, Taken, cut
 from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.transport import Transport
 
@@ -56,6 +56,12 @@ class Syncing:
                 self._enter("in step")
             else:
                 self._block("an order key runs ahead of the server's clock, and waits for it")
+        if abs(report.skew_ms) > SKEW_MS_MAX:
+            logger.warning(
+                "this machine's clock is %+.1f s off the server's: mend it, or actions get "
+                "their places in history by a wrong time",
+                -report.skew_ms / 1000,
+            )
         self._listeners.emit("synced", report)
         return report
 
