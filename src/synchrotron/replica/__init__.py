@@ -1,5 +1,5 @@
 """A copy of the data: run, undo, replay, reconcile, snapshots, outcomes.
 
 In reading order: `outcomes`, `events`, `runner`, `revision`, `floors`, `exchange`,
-`engine`, `transport`, `syncing`, `replica`.
+`engine`, `transport`, `syncing`, `backoff`, `background`, `replica`.
 """

@@ -29,7 +29,7 @@ from synchrotron.core.messages import (
     SyncRequest,
 )
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError
+from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError, WrongUser
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.exchange import (
     Next,
@@ -96,11 +96,17 @@ class Engine:
         with self.lock:
             return self.store.read_state()
 
-    def claim(self, user: str | None) -> str:
-        """Whose file it is: from the first user on, for all its life."""
-        with self._changing_state() as state:
-            state.user = state.user or user or ""
-            return state.user
+    def claim(self, user: str | None) -> None:
+        """Whose file it is: from the first user on, for all its life. Raises `WrongUser`."""
+        owner = self.state().user
+        if user and not owner:
+            with self._changing_state() as state:
+                owner = state.user = state.user or user
+        if user and owner != user:
+            raise WrongUser(
+                f"{self.store.database.path} belongs to user {owner!r}, not {user!r}: "
+                "open another file for this user"
+            )
 
     def _now_ms(self, state: State) -> int:
         return self._clock() + state.clock_offset_ms
