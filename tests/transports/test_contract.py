@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.replica import shop
 from tests.replica.shop import add, create_counter
-from tests.server.running import running, token
+from tests.server.running import eventually, running, token
 
 from synchrotron import Replica
 from synchrotron.client.http import HttpTransport
@@ -56,13 +56,6 @@ def replica(connect: Connect) -> Iterator[Callable[..., Replica]]:
     yield open_for
     for each in opened:
         each.close()
-
-
-def eventually(condition: Callable[[], object], timeout_s: float = 20) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not come to pass"
-        time.sleep(0.005)
 
 
 def counts(of: Replica) -> dict[str, int]:

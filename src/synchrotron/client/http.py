@@ -12,8 +12,8 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -35,7 +35,7 @@ from synchrotron.core.messages import (
 )
 from synchrotron.errors import Offline, ProtocolError, SynchrotronError, Unauthorized, UsageError
 from synchrotron.replica.backoff import Backoff
-from synchrotron.wire.compression import WORTH_BYTES, ZSTD, compress, decompressor
+from synchrotron.wire.compression import WORTH_BYTES, ZSTD, Expansion, compress
 from synchrotron.wire.formats import EVENTS, JSON, LINES, Reader, encode_json
 from synchrotron.wire.problems import Problem
 
@@ -44,7 +44,6 @@ logger = logging.getLogger("synchrotron")
 CONNECT_S = 10
 SILENCE_S = 60
 """So long a server may take to answer, or leave a stream silent."""
-_NETWORK = (aiohttp.ClientError, OSError, TimeoutError)
 _answers: Reader[SyncAnswer] = Reader(SyncAnswer)
 _chunks: Reader[SnapshotChunk] = Reader(SnapshotChunk)
 
@@ -94,7 +93,8 @@ class HttpTransport:
         async with self._request("POST", "/v1/sync", token, body, JSON) as response:
             problem = await self._problem(response)
             if problem is None:
-                return _answers.read(JSON, await _read(response))
+                with _protocol(self._url):
+                    return _answers.read(JSON, await _read(response))
         if problem.kind != "limit":
             raise _error(problem)
         if problem.retry_after_ms is not None:
@@ -114,7 +114,8 @@ class HttpTransport:
         whole = False
         try:
             for line in self._lines(response):
-                chunk = _chunks.read(JSON, line)
+                with _protocol(self._url):
+                    chunk = _chunks.read(JSON, line)
                 whole = not isinstance(chunk, SnapshotHead | SnapshotChanges | SnapshotRows)
                 yield chunk
         finally:
@@ -127,19 +128,25 @@ class HttpTransport:
     ) -> tuple[aiohttp.ClientResponse | None, Limit | None]:
         response = await self._send("POST", "/v1/snapshot", token, body, LINES)
         problem = await self._problem(response)
-        if problem is None:
+        if problem is None and response.content_type == LINES:
             return response, None
         response.release()
+        if problem is None:
+            raise ProtocolError(
+                f"{self._url} gives no snapshot but {response.content_type}: "
+                "is it the address of a server?"
+            )
         if problem.kind == "limit" and problem.retry_after_ms is None:
             return None, Limit(now_ms=problem.now_ms, name=problem.name or problem.message)
         raise _error(problem)
 
     def _lines(self, response: aiohttp.ClientResponse) -> Iterator[bytes]:
-        expand = decompressor(response.headers.get("content-encoding"))
         rest = b""
-        while piece := self._loop.run(self._piece(response)):
-            *lines, rest = (rest + expand.decompress(piece)).split(b"\n")
-            yield from lines
+        with _protocol(self._url):
+            expansion = Expansion(response.headers.get("content-encoding"))
+            while piece := self._loop.run(self._piece(response)):
+                *lines, rest = (rest + expansion.piece(piece)).split(b"\n")
+                yield from lines
 
     async def _piece(self, response: aiohttp.ClientResponse) -> bytes:
         with _offline(self._url):
@@ -282,25 +289,30 @@ class _Horizon(msgspec.Struct):
     horizon: Seq
 
 
-class _offline:
+@contextmanager
+def _offline(url: str) -> Iterator[None]:
     """Makes the network's errors `Offline`."""
+    try:
+        yield
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        raise Offline(f"no answer from {url}: {reason}") from error
 
-    def __init__(self, url: str) -> None:
-        self._url = url
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, _NETWORK):
-            reason = str(error) or type(error).__name__
-            raise Offline(f"no answer from {self._url}: {reason}") from error
+@contextmanager
+def _protocol(url: str) -> Iterator[None]:
+    """Makes what cannot be read a `ProtocolError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ProtocolError(f"{url} gives no answer of a Synchrotron server: {error}") from error
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     with _offline(str(response.url.origin())):
         body = await response.read()
-    return decompressor(response.headers.get("content-encoding")).decompress(body)
+    with _protocol(str(response.url.origin())):
+        return Expansion(response.headers.get("content-encoding")).piece(body)
 
 
 def _error(problem: Problem) -> SynchrotronError:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from synchrotron.core.ids import Seq
 from synchrotron.core.messages import SnapshotChunk
-from synchrotron.wire.compression import Stream
+from synchrotron.wire.compression import Compression
 from synchrotron.wire.formats import EVENTS, LINES, encode_json
 
 logger = logging.getLogger("synchrotron.server")
@@ -60,7 +60,7 @@ def snapshot_response(
 async def _lines(
     first: SnapshotChunk, rest: AsyncIterator[SnapshotChunk], coding: str | None
 ) -> AsyncIterator[bytes]:
-    stream = Stream(coding)
+    stream = Compression(coding)
     yield stream.piece(encode_json(first) + b"\n")
     async for chunk in rest:
         yield stream.piece(encode_json(chunk) + b"\n")

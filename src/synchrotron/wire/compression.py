@@ -23,17 +23,13 @@ class TooLarge(ValueError):
     """A body expands to more than was allowed."""
 
 
-class Compressor(Protocol):
-    """Compresses a stream; what was given to it can be read by the other side after `flush`."""
-
+class _Compressor(Protocol):
     def compress(self, data: bytes, /) -> bytes: ...
 
     def flush(self, mode: int, /) -> bytes: ...
 
 
-class Decompressor(Protocol):
-    """Expands a stream as it comes."""
-
+class _Decompressor(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
@@ -73,12 +69,12 @@ def decompress(coding: str, data: bytes, bytes_max: int) -> bytes:
     return body
 
 
-class Stream:
+class Compression:
     """Compresses a stream piece by piece, so that each can be read when it comes."""
 
     def __init__(self, coding: str | None) -> None:
         self._coding = coding
-        self._compressor: Compressor = _Plain()
+        self._compressor: _Compressor = _Plain()
         if coding == ZSTD:
             self._compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
         elif coding == GZIP:
@@ -93,15 +89,26 @@ class Stream:
         return self._compressor.flush(finish)
 
 
-def decompressor(coding: str | None) -> Decompressor:
-    """Decompresses a stream. Raises `ValueError` for a coding that is not known."""
-    if not coding or coding == "identity":
-        return _Plain()
-    if coding == ZSTD:
-        return zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES_MAX).decompressobj()
-    if coding == GZIP:
-        return zlib.decompressobj(_GZIP_FORMAT)
-    raise ValueError(f"there is no coding {coding!r}: use {ZSTD} or {GZIP}")
+class Expansion:
+    """Expands a stream as it comes. Raises `ValueError` for a coding that is not known."""
+
+    def __init__(self, coding: str | None) -> None:
+        self._coding = coding
+        self._decompressor: _Decompressor = _Plain()
+        if coding == ZSTD:
+            zstd = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES_MAX)
+            self._decompressor = zstd.decompressobj()
+        elif coding == GZIP:
+            self._decompressor = zlib.decompressobj(_GZIP_FORMAT)
+        elif coding not in (None, "", "identity"):
+            raise ValueError(f"there is no coding {coding!r}: use {ZSTD} or {GZIP}")
+
+    def piece(self, data: bytes) -> bytes:
+        """Raises `ValueError` for a piece that is damaged."""
+        try:
+            return self._decompressor.decompress(data)
+        except (zstandard.ZstdError, zlib.error) as error:
+            raise ValueError(f"the body is not {self._coding}: {error}") from error
 
 
 def chosen(accepted: str) -> str | None:
