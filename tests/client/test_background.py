@@ -80,6 +80,7 @@ def opened(memory: MemoryServer) -> Iterator[Callable[..., tuple[Replica, Counte
 # ---- one at a time, and coalesced ------------------------------------------------------
 
 
+@pytest.mark.spec("M7")
 def test_however_many_ask_one_sync_serves_all_who_wait(opened) -> None:
     a, wire = opened("alice")
     wire.slow_s = 0.05
@@ -123,6 +124,7 @@ def test_whoever_waited_for_a_sync_that_failed_tries_alone(opened) -> None:
     assert len(errors) == 3
 
 
+@pytest.mark.spec("M7")
 def test_many_runs_go_together(opened) -> None:
     a, wire = opened("alice")
     with a.syncing():
@@ -154,6 +156,7 @@ def test_nothing_is_exchanged_without_a_reason(opened) -> None:
 # ---- where events fail -----------------------------------------------------------------
 
 
+@pytest.mark.spec("M7")
 def test_where_events_fail_it_looks_now_and_then(opened) -> None:
     a, _ = opened("alice")
     b, wire = opened("bob")
@@ -175,6 +178,7 @@ def test_where_events_are_heard_it_does_not_look(opened) -> None:
 # ---- where the server cannot be reached ------------------------------------------------
 
 
+@pytest.mark.spec("M7")
 def test_a_lost_server_is_tried_again_later_each_time_and_runs_do_not_hurry_it(opened) -> None:
     a, wire = opened("alice")
     wire.offline = True

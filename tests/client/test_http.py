@@ -82,6 +82,7 @@ def test_an_async_token_works_inside_a_running_event_loop(served: Running) -> No
     asyncio.run(work())
 
 
+@pytest.mark.spec("M4")
 def test_a_refused_token_is_replaced_and_the_request_sent_again(served: Running) -> None:
     given = [EXPIRED, token("alice"), token("alice", valid_s=7200)]
     with shop.app.open(":memory:", server=served.url, token=lambda: given.pop(0)) as a:
@@ -91,6 +92,7 @@ def test_a_refused_token_is_replaced_and_the_request_sent_again(served: Running)
         assert len(given) == 1, "and is kept while it is good"
 
 
+@pytest.mark.spec("M4")
 @pytest.mark.parametrize("source", [EXPIRED, lambda: EXPIRED])
 def test_a_refused_token_parks_nothing_and_the_queue_waits(
     served: Running, memory: MemoryServer, source: Any
@@ -117,6 +119,7 @@ def test_a_function_that_had_no_good_token_is_asked_again_next_time(served: Runn
         assert a.state == "in step"
 
 
+@pytest.mark.spec("M4")
 def test_a_file_is_of_one_user_and_another_users_token_is_refused(
     served: Running, memory: MemoryServer, tmp_path: Any
 ) -> None:

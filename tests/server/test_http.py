@@ -125,6 +125,7 @@ def test_a_snapshot_is_a_line_of_json_for_each_chunk(
 # ---- what is refused -------------------------------------------------------------------
 
 
+@pytest.mark.spec("M4")
 @pytest.mark.parametrize(
     ("authorization", "cause"),
     [
@@ -220,6 +221,7 @@ def test_other_paths_and_methods_are_told_so(served: Running) -> None:
 # ---- limits ----------------------------------------------------------------------------
 
 
+@pytest.mark.spec("M5")
 @pytest.mark.parametrize("coding", ["identity", "zstd", "gzip"])
 def test_a_body_above_the_limit_is_refused_also_where_it_only_expands_to_that(
     serve: Serve, memory: MemoryServer, coding: str
@@ -237,6 +239,7 @@ def test_a_body_above_the_limit_is_refused_also_where_it_only_expands_to_that(
     assert post(served, encode(request(1, size=10_000)))[0] == 200
 
 
+@pytest.mark.spec("M5")
 def test_a_bomb_is_not_expanded(serve: Serve) -> None:
     served = serve(body_bytes_max=1_000_000)
     bomb = zstandard.ZstdCompressor().compress(b" " * 200_000_000)
@@ -246,6 +249,7 @@ def test_a_bomb_is_not_expanded(serve: Serve) -> None:
     assert time.monotonic() - begin_s < 5
 
 
+@pytest.mark.spec("M5")
 def test_too_many_actions_parts_and_offers_are_refused(serve: Serve, memory: MemoryServer) -> None:
     served = serve(actions_max=3, parts_max=2)
     status, said = problem(post(served, encode(request(4))))
@@ -261,6 +265,7 @@ def test_too_many_actions_parts_and_offers_are_refused(serve: Serve, memory: Mem
     assert post(served, encode(request(3)))[0] == 200
 
 
+@pytest.mark.spec("M5")
 def test_whoever_asks_too_often_is_told_when_to_come_again(serve: Serve) -> None:
     served = serve(requests_per_minute=3)
     body = encode(request(0))
@@ -273,6 +278,7 @@ def test_whoever_asks_too_often_is_told_when_to_come_again(serve: Serve) -> None
     assert post(served, encode(request(0)), user="bob")[0] == 200, "others are not hindered"
 
 
+@pytest.mark.spec("M5")
 def test_event_streams_are_limited(serve: Serve) -> None:
     served = serve(event_streams_per_user=1)
     with open_events(served) as first:

@@ -74,6 +74,7 @@ def test_a_silent_stream_shows_that_it_lives(memory: MemoryServer) -> None:
         assert [line for line in (next(lines) for _ in range(12)) if line.startswith(":")]
 
 
+@pytest.mark.spec("M6")
 def test_a_server_that_is_to_stop_ends_its_streams_and_stops(
     served: Running, memory: MemoryServer
 ) -> None:
@@ -106,6 +107,7 @@ Serving(asgi(authority=MemoryAuthority(memory)), "127.0.0.1", int(sys.argv[1])).
 """
 
 
+@pytest.mark.spec("M6")
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_a_signal_ends_a_serving_process_while_streams_are_open() -> None:
     port = free_port()

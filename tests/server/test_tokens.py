@@ -84,6 +84,7 @@ def test_a_token_signed_with_the_secret_is_accepted() -> None:
     assert user(checker, token("alice")) == user(checker, token("alice")) == "alice"
 
 
+@pytest.mark.spec("M4")
 @pytest.mark.parametrize(
     ("authorization", "cause"),
     [
@@ -117,6 +118,7 @@ def unsigned(algorithm: str, **claims: Any) -> str:
     return f"{part({'alg': algorithm})}.{part(payload)}."
 
 
+@pytest.mark.spec("M4")
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", "HS512", "RS256", "dir"])
 def test_the_token_does_not_choose_its_algorithm(algorithm: str) -> None:
     with pytest.raises(TokenRefused, match="not accepted here"):
@@ -187,6 +189,7 @@ def test_rs256_and_es256_are_accepted_by_published_keys_which_are_kept() -> None
     assert publisher.asked == 1
 
 
+@pytest.mark.spec("M4")
 def test_a_public_key_is_no_secret() -> None:
     """The classic confusion: a public key, which all know, taken for an HS256 secret."""
     pem = RSA.as_pem(private=False)

@@ -42,8 +42,10 @@ from synchrotron.wire.problems import Problem
 T = TypeVar("T")
 logger = logging.getLogger("synchrotron")
 CONNECT_S = 10
+ANSWER_S = 300
+"""So long a server may take to judge a large upload."""
 SILENCE_S = 60
-"""So long a server may take to answer, or leave a stream silent."""
+"""So long it may leave a stream of events silent: several of its heartbeats."""
 _answers: Reader[SyncAnswer] = Reader(SyncAnswer)
 _chunks: Reader[SnapshotChunk] = Reader(SnapshotChunk)
 
@@ -243,10 +245,7 @@ class HttpTransport:
         self, method: str, path: str, token: str, body: bytes | None, accept: str
     ) -> aiohttp.ClientResponse:
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
-            self._session = aiohttp.ClientSession(
-                timeout=timeout, auto_decompress=False, trust_env=True
-            )
+            self._session = aiohttp.ClientSession(auto_decompress=False, trust_env=True)
         headers = {
             "authorization": f"Bearer {token}",
             "accept": accept,
@@ -256,9 +255,16 @@ class HttpTransport:
         if body is not None and len(body) >= WORTH_BYTES:
             headers["content-encoding"] = ZSTD
             body = compress(ZSTD, body)
+        silence_s = SILENCE_S if accept == EVENTS else ANSWER_S
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s)
         with _offline(self._url):
             return await self._session.request(
-                method, self._url + path, data=body, headers=headers, allow_redirects=False
+                method,
+                self._url + path,
+                data=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
             )
 
     async def _problem(self, response: aiohttp.ClientResponse) -> Problem | None:
