@@ -1,6 +1,6 @@
 """What tests of applications need: a server in the same process, and an oracle.
 
-In reading order: `clients`, `undo`, `server_state`, `server_tables`, `membership`,
+In reading order: `undo`, `server_state`, `server_tables`, `membership`,
 `downloads`, `proposals`, `rights`, `uploads`, `gate`, `exchanges`, `memory_server`,
 `oracle`.
 """

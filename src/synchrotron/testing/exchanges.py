@@ -49,7 +49,7 @@ from synchrotron.core.messages import (
 )
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
-from synchrotron.testing.clients import Client
+from synchrotron.server.clients import Client
 from synchrotron.testing.downloads import Downloads
 from synchrotron.testing.gate import Gate
 from synchrotron.testing.membership import Membership, Viewer

@@ -1,0 +1,1 @@
+-- Retention: old actions are folded into the rows at the server's floor (F3). No row changes (F5).
