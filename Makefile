@@ -4,12 +4,13 @@ VENV   = .venv
 BIN    = $(VENV)/bin
 PYTHON =
 SEEDS  = 1000
+LIVES  = 1000
 ARGS   =
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-all lint sim bench wheel clean
+.PHONY: help demo test test-all lint sim crashes bench wheel clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -36,6 +37,9 @@ lint: $(VENV)/dev  ## ruff, mypy --strict, pyright
 
 sim: $(VENV)/dev  ## random histories against the oracle; SEEDS=n of each kind
 	$(BIN)/python tests/histories/play.py --setting all --seeds 0:$(SEEDS)
+
+crashes: $(VENV)/dev  ## replicas killed at random moments; LIVES=n
+	$(BIN)/python -m tests.crashes.lives --lives $(LIVES)
 
 bench: $(VENV)/dev  ## the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -13,6 +13,7 @@ import apsw
 
 from benchmarks.application import app, create_project, create_todo, finish
 from benchmarks.measuring import in_turns, tell
+from synchrotron.app.ddl import NEW_ID
 
 TURNS = 50
 TIMES = 100
@@ -26,7 +27,7 @@ def plain_database(path: Path) -> apsw.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
-    connection.create_scalar_function("synchrotron_new_id", lambda *_: "")
+    connection.create_scalar_function(NEW_ID, lambda *_: "")
     for statement in app.schema.statements:
         connection.execute(statement)
     connection.execute("INSERT INTO project (id, name) VALUES ('p1', 'a project')")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from synchrotron.app import ddl
+from synchrotron.app.ddl import NEW_ID
 from synchrotron.errors import SchemaError
 
 
@@ -60,7 +61,7 @@ def test_a_table_is_cut_into_columns_and_constraints() -> None:
 def test_additions_go_before_comments_and_leave_the_authors_text_alone() -> None:
     created = table("CREATE TABLE a (\n  id TEXT PRIMARY KEY -- the key\n) -- end")
     assert created.complete("id") == (
-        "CREATE TABLE a (\n  id TEXT PRIMARY KEY DEFAULT (synchrotron_new_id('a')) -- the key\n"
+        f"CREATE TABLE a (\n  id TEXT PRIMARY KEY DEFAULT ({NEW_ID}('a')) -- the key\n"
         ") WITHOUT ROWID"
     )
 

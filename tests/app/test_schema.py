@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 import pytest
 
+from synchrotron.app.ddl import NEW_ID
 from synchrotron.app.schema import Schema, Table, read_schema
 from synchrotron.errors import SchemaError, ValueRefused
 
@@ -57,7 +58,7 @@ def todo() -> Table:
 def database(schema: Schema, new_id: Callable[..., str] = lambda table: f"{table}-1") -> Any:
     db = apsw.Connection(":memory:")
     db.execute("PRAGMA foreign_keys = ON")
-    db.create_scalar_function("synchrotron_new_id", new_id, 1, deterministic=False)
+    db.create_scalar_function(NEW_ID, new_id, 1, deterministic=False)
     for statement in schema.statements:
         db.execute(statement)
     return db

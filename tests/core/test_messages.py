@@ -76,6 +76,7 @@ ANSWERS: list[tuple[str, m.SyncAnswer]] = [
     ("stale", m.Stale(now_ms=5, floor=KEY)),
     ("rebase", m.Rebase(now_ms=5)),
     ("early", m.Early(now_ms=5, action_id=ID)),
+    ("staged", m.Staged(now_ms=5, missing=[2, 3])),
     ("duplicate", m.Duplicate(now_ms=5)),
     (
         "superseded",
@@ -87,6 +88,7 @@ ANSWERS: list[tuple[str, m.SyncAnswer]] = [
 ]
 CHUNKS: list[tuple[str, m.SnapshotChunk]] = [
     ("head", m.SnapshotHead(5, KEY, None, Seq(9), TOKEN, [ALL], [ID])),
+    ("changes", m.SnapshotChanges([m.FloorRow("t", ["k", 2], ALL, None)])),
     ("rows", m.SnapshotRows("t", ALL, [VALUES])),
     ("end", m.SnapshotEnd(1)),
     *[(k, a) for k, a in ANSWERS if k in ("duplicate", "superseded", "install", "limit")],

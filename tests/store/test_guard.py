@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from synchrotron import App, Context, Replica
+from synchrotron.app.ddl import NEW_ID
 from synchrotron.errors import (
     LocalTableRefused,
     MachineError,
@@ -108,7 +109,7 @@ def test_a_query_that_does_more_than_read_is_refused(replica: Replica, sql: str)
         ("SELECT CAST(x'ff' AS TEXT) AS t", "not UTF-8"),
         ("SELECT 1 \0", "NUL"),
         ("SELECT '\ud800'", "surrogate"),
-        ("SELECT synchrotron_new_id('item') AS id", r"ctx\.new_id|no such function"),
+        (f"SELECT {NEW_ID}('item') AS id", r"ctx\.new_id|no such function"),
         ("SELECT abs(-9223372036854775808) AS n", "overflow"),
     ],
 )
@@ -190,7 +191,7 @@ def test_a_query_sees_what_was_committed_and_may_read_everything(
         ("SELECT 1 AS a, 2 AS a", "two columns are named 'a'"),
         ("SELECT 'a\0'", "NUL"),
         ("SELECT '\udfff'", "surrogate"),
-        ("SELECT synchrotron_new_id('nowhere')", "no table 'nowhere'"),
+        (f"SELECT {NEW_ID}('nowhere')", "no table 'nowhere'"),
         ("SELECT abs(-9223372036854775808)", "overflow"),
         ("SELECT length(randomblob(1000000001))", "too big"),
         ("INSERT OR ROLLBACK INTO item (id) VALUES ('a')", "OR ROLLBACK"),
@@ -388,7 +389,7 @@ def test_another_programs_write_that_needs_a_new_id_fails_before(
 ) -> None:
     with (
         closing(sqlite3.connect(closed_file)) as other,
-        pytest.raises(sqlite3.OperationalError, match="unknown function: synchrotron_new_id"),
+        pytest.raises(sqlite3.OperationalError, match="only_in_actions_with_replica_run"),
     ):
         other.execute(sql)
 

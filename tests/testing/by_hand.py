@@ -134,7 +134,11 @@ class File:
         **fields: Any,
     ) -> SyncRequest:
         return SyncRequest(
-            self.exchange(), self.question(), list(actions), list(corrections), **fields
+            self.exchange(),
+            self.question(),
+            list(actions),
+            list(corrections),
+            **{"events_max": 1_000_000, **fields},  # the pages are the server's choice
         )
 
     def send(self, *actions: SentAction, take: bool = True, **fields: Any) -> SyncAnswer:

@@ -29,6 +29,10 @@ _TOKEN = re.compile(
 )
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
+NEW_ID = "synchrotron_new_id_synced_tables_are_changed_only_in_actions_with_replica_run"
+"""The function that makes a key left out of an INSERT. To another program, which lacks it,
+its name is the remedy."""
+
 # What PostgreSQL reserves and SQLite takes as a name. (What SQLite reserves it refuses itself.)
 _words = re.compile(r"\w+").findall
 _RESERVED = frozenset(
@@ -224,7 +228,7 @@ class CreateTable:
         for definition in self.definitions:
             places += _deferred(definition)
             if new_id_column is not None and definition.column == new_id_column:
-                places.append((definition.end, f" DEFAULT (synchrotron_new_id('{self.name}'))"))
+                places.append((definition.end, f" DEFAULT ({NEW_ID}('{self.name}'))"))
         return _put_in(self.statement.text, places)
 
 

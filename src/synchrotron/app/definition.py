@@ -10,6 +10,7 @@ import apsw
 
 from synchrotron.app.action import Action, Templates
 from synchrotron.app.context import Context
+from synchrotron.app.ddl import NEW_ID
 from synchrotron.app.local import Local, read_local
 from synchrotron.app.schema import Schema, read_schema
 from synchrotron.errors import ActionDefinitionError, SchemaError
@@ -121,7 +122,7 @@ class Definition:
 def _audience_tables(schema: Schema, query: str) -> frozenset[str]:
     """Check the audiences query; give the tables that it reads."""
     trial = apsw.Connection(":memory:")
-    trial.create_scalar_function("synchrotron_new_id", lambda *_: "")
+    trial.create_scalar_function(NEW_ID, lambda *_: "")
     for statement in schema.statements:
         trial.execute(statement)
     read: set[str] = set()

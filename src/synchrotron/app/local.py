@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from synchrotron.app.ddl import NEW_ID
 from synchrotron.app.schema import Schema
 from synchrotron.errors import SchemaError
 
@@ -22,7 +23,7 @@ _TRIGGER = re.compile(r"\s*CREATE\s+(?:TEMP(?:ORARY)?\s+)?TRIGGER\b", re.IGNOREC
 _TABLE = re.compile(r"\s*CREATE\s+(?:VIRTUAL\s+)?TABLE\b", re.IGNORECASE)
 _INDEX = re.compile(r"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\b", re.IGNORECASE)
 _IGNORE = re.compile(r"\bRAISE\s*\(\s*IGNORE\b", re.IGNORECASE)
-_DICE = frozenset({"random", "randomblob", "synchrotron_new_id"})
+_DICE = frozenset({"random", "randomblob", NEW_ID})
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _WRITES = (apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE)
 
@@ -62,7 +63,7 @@ def read_local(sql: str, schema: Schema) -> Local:
             )
     trial = apsw.Connection(":memory:")
     try:
-        trial.create_scalar_function("synchrotron_new_id", lambda *_: "")
+        trial.create_scalar_function(NEW_ID, lambda *_: "")
         names = _try(trial, schema, tables, triggers)
         made = {name for (name,) in trial.execute("SELECT name FROM temp.sqlite_master")}
         virtual: list[Any] = trial.execute(

@@ -328,7 +328,7 @@ def _trial() -> apsw.Connection:
     connection = apsw.Connection(":memory:")
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1)
-    connection.create_scalar_function("synchrotron_new_id", _no_id, 1)
+    connection.create_scalar_function(ddl.NEW_ID, _no_id, 1)
     return connection
 
 

@@ -19,6 +19,9 @@ from synchrotron.core.patches import DELETE, Known, Patch, Target, insert, updat
 from synchrotron.core.records import ActionRecord
 
 PROTOCOL = 1
+EVENTS_MAX = 500
+"""As many are replayed in about 100 ms, which is how long a writer should wait at most."""
+PARTS_MAX = 10_000
 
 _ClientId = Annotated[ClientId, Meta(pattern=rf"^{CLIENT_ID}\Z")]
 _ActionId = Annotated[ActionId, Meta(pattern=rf"^{ACTION_ID}\Z")]
@@ -27,6 +30,7 @@ _Token = Annotated[str, Meta(pattern=rf"^{CLIENT_ID}\Z")]
 _Seed = Annotated[str, Meta(pattern=rf"^{SEED}\Z")]
 _Seq = Annotated[Seq, Meta(ge=0)]
 _Count = Annotated[int, Meta(ge=0)]
+_Part = Annotated[int, Meta(ge=1, le=PARTS_MAX)]
 
 
 # ---- patches on their way ---------------------------------------------------------
@@ -126,7 +130,11 @@ class SentCorrection(Struct, frozen=True):
 
 
 class SyncRequest(Struct, frozen=True):
-    """`POST /v1/sync`: an upload, which may be empty, and a question."""
+    """`POST /v1/sync`: an upload, which may be empty, and a question.
+
+    A large upload is cut over several requests, its `parts`, with the same exchange and
+    question: the first `part` is 1, and only the whole is judged (H1).
+    """
 
     exchange: Exchange
     question: Question
@@ -135,6 +143,14 @@ class SyncRequest(Struct, frozen=True):
     schema: int = 0
     """How many migrations the replica's database has seen."""
     protocol: int = PROTOCOL
+    part: _Part = 1
+    parts: _Part = 1
+    events_max: Annotated[int, Meta(ge=1)] = EVENTS_MAX
+    """As many events make a page; a server may give fewer."""
+
+    def __post_init__(self) -> None:
+        if self.part > self.parts:
+            raise ValueError(f"part {self.part} of {self.parts}")
 
 
 class Offer(Struct, frozen=True):
@@ -145,13 +161,34 @@ class Offer(Struct, frozen=True):
     formerly: list[_ActionId] = []
 
 
+class Resume(Struct, frozen=True):
+    """What a replica has of a snapshot that broke off: its rows up to and including this one.
+
+    Rows are in the order of tables in the schema, audiences and keys. `horizon` and `token`
+    are those of the snapshot's head, or of the newest head it was resumed with.
+    """
+
+    horizon: _Seq
+    token: str
+    audiences: list[Audience]
+    table: str
+    audience: Audience
+    key: list[Any]
+
+    @property
+    def target(self) -> Target:
+        return Target(self.table, tuple(self.key), self.audience)
+
+
 class SnapshotRequest(Struct, frozen=True):
-    """`GET /v1/snapshot`. `offers` are the ids whose fate the replica does not know."""
+    """`POST /v1/snapshot`. `offers` are the ids whose fate the replica does not know."""
 
     exchange: Exchange
     offers: list[Offer]
     schema: int = 0
     protocol: int = PROTOCOL
+    resume: Resume | None = None
+    """Go on after this row, where that is still possible."""
 
 
 # ---- the download -----------------------------------------------------------------
@@ -277,6 +314,12 @@ class Early(Answer, frozen=True, tag="early"):
     action_id: _ActionId
 
 
+class Staged(Answer, frozen=True, tag="staged"):
+    """This part of an upload is kept; the upload is judged when the missing ones are there."""
+
+    missing: list[int]
+
+
 class Duplicate(Answer, frozen=True, tag="duplicate"):
     """The exchange was decided before; this one did nothing."""
 
@@ -320,6 +363,7 @@ SyncAnswer = (
     | Stale
     | Rebase
     | Early
+    | Staged
     | Duplicate
     | Superseded
     | Epoch
@@ -342,6 +386,14 @@ class SnapshotHead(Struct, frozen=True, tag_field="kind", tag="head"):
     token: str
     audiences: list[Audience]
     accepted: list[_ActionId]
+    resumed: bool = False
+    """The rows that the replica has stay, but for those in the chunks of changes that follow."""
+
+
+class SnapshotChanges(Struct, frozen=True, tag_field="kind", tag="changes"):
+    """Of a resumed snapshot, before any further rows: those of the replica's that changed."""
+
+    rows: list[FloorRow]
 
 
 class SnapshotRows(Struct, frozen=True, tag_field="kind", tag="rows"):
@@ -356,10 +408,11 @@ class SnapshotEnd(Struct, frozen=True, tag_field="kind", tag="end"):
     """The last chunk: without it the snapshot is incomplete."""
 
     rows: int
+    """How many came as `rows` after this snapshot's own head."""
 
 
 SnapshotRefusal = Duplicate | Superseded | Install | Limit
-SnapshotChunk = SnapshotHead | SnapshotRows | SnapshotEnd | SnapshotRefusal
+SnapshotChunk = SnapshotHead | SnapshotChanges | SnapshotRows | SnapshotEnd | SnapshotRefusal
 
 _encoder = msgspec.json.Encoder()
 _answers: msgspec.json.Decoder[SyncAnswer] = msgspec.json.Decoder(SyncAnswer)

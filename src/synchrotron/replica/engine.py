@@ -69,6 +69,7 @@ class Engine:
         self._stamps = Stamps(store.writer)
         self._clock = clock
         self._entropy = entropy
+        self._staging: Staging | None = None
 
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[None]:
@@ -155,26 +156,30 @@ class Engine:
             return taking.take(request, answer)
 
     def ask_snapshot(self, *, new_epoch: bool = False) -> SnapshotRequest:
+        resume = self._staging.resume if self._staging else None
         with self._changing_state(durable=True) as state:
-            return ask_snapshot(self.store, state, self._entropy, new_epoch=new_epoch)
+            return ask_snapshot(
+                self.store, state, self._entropy, new_epoch=new_epoch, resume=resume
+            )
 
     def take_snapshot(
         self, request: SnapshotRequest, chunks: Iterable[SnapshotChunk], *, new_epoch: bool = False
     ) -> Taken:
-        """Stage a snapshot's chunks as they come, then start anew from it (F4)."""
-        with self.lock:
-            staging = Staging(self.store)
-        try:
-            for chunk in chunks:
-                if isinstance(chunk, Duplicate | Superseded | Install | Limit):
-                    return self._no_snapshot(request, chunk, new_epoch)
-                with self.lock:
-                    if staging.take(chunk):
-                        return self._start_from(request, staging, new_epoch)
-        finally:
-            # Else a copy of all rows would stay in memory as long as the connection.
+        """Stage a snapshot's chunks as they come, then start anew from it (F4).
+
+        What came of one that breaks off is kept, to be resumed by the next request.
+        """
+        staging = self._staging = self._staging or Staging(self.store)
+        for chunk in chunks:
+            if isinstance(chunk, Duplicate | Superseded | Install | Limit):
+                return self._no_snapshot(request, chunk, new_epoch)
             with self.lock:
-                staging.close()
+                if staging.take(chunk):
+                    taken = self._start_from(request, staging, new_epoch)
+                    # Else a copy of all rows would stay as long as the connection.
+                    staging.close()
+                    self._staging = None
+                    return taken
         raise ProtocolError("the snapshot ended before its end")
 
     def _start_from(self, request: SnapshotRequest, staging: Staging, new_epoch: bool) -> Taken:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from synchrotron.core.clock import FIRST, timestamp_of
 from synchrotron.core.ids import (
     ActionId,
@@ -38,13 +40,16 @@ from synchrotron.core.messages import (
     Question,
     Rebase,
     Refusal,
+    Resume,
     SentAction,
     SentCorrection,
     SnapshotRequest,
+    Staged,
     Stale,
     Superseded,
     SyncAnswer,
     SyncRequest,
+    encode,
     row_patch,
 )
 from synchrotron.core.patches import Known, Patch, Target
@@ -61,6 +66,8 @@ from synchrotron.store.store import Store
 
 SKEW_MS_MAX = 1_000
 """A clock further off than this counts as wrong where the server refuses its keys."""
+PART_BYTES = 1_000_000
+"""A larger upload goes in parts: a lost one does not cost the others, and memory stays bounded."""
 
 
 class Next(NamedTuple):
@@ -124,8 +131,35 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
     )
 
 
+def cut(request: SyncRequest, part_bytes: int = PART_BYTES) -> list[SyncRequest]:
+    """A request as its parts, each of about so many bytes: a single one, if it is not large."""
+    parts: list[tuple[list[SentAction], list[SentCorrection]]] = [([], [])]
+    size = 0
+
+    def is_full(length: int) -> bool:
+        nonlocal size
+        full = size > 0 and size + length > part_bytes
+        size = length if full else size + length
+        return full
+
+    for action in request.actions:
+        if is_full(len(encode(action))):
+            parts.append(([], []))
+        parts[-1][0].append(action)
+    for correction in request.corrections:
+        if is_full(len(encode(correction))):
+            parts.append(([], []))
+        parts[-1][1].append(correction)
+    return [
+        msgspec.structs.replace(
+            request, actions=actions, corrections=corrections, part=part, parts=len(parts)
+        )
+        for part, (actions, corrections) in enumerate(parts, 1)
+    ]
+
+
 def ask_snapshot(
-    store: Store, state: State, entropy: Entropy, *, new_epoch: bool
+    store: Store, state: State, entropy: Entropy, *, new_epoch: bool, resume: Resume | None
 ) -> SnapshotRequest:
     """Ask for a snapshot, offering the ids whose fate is open. In a durable transaction."""
     exchange = _number(state, entropy)
@@ -139,6 +173,7 @@ def ask_snapshot(
             for entry in offered
         ],
         state.migrations,
+        resume=resume,
     )
 
 
@@ -197,7 +232,7 @@ class Taking:
                 return self._stored(request, answer)
             case Behind():
                 self._nothing_stored(request)
-                return self._download(request, answer.download)._replace(again=True)
+                return self._download(request, answer.download)
             case Busy():
                 self._nothing_stored(request)
                 return Next(again=True, wait_ms=answer.retry_after_ms)
@@ -213,7 +248,7 @@ class Taking:
             case Epoch():
                 self._nothing_stored(request)
                 return Next(again=True, rebase=True, new_epoch=True)
-            case Duplicate():
+            case Duplicate() | Staged():
                 return Next(again=True)
             case Superseded():
                 if self.state.tokens[-1] != request.exchange.token:
@@ -349,9 +384,9 @@ class Taking:
     # ---- the download ---------------------------------------------------------------
 
     def _download(self, request: SyncRequest, download: Download) -> Next:
-        if request.question != question_of(self.state):
-            return Next(again=True)
         state = self.state
+        if request.question != question_of(state):
+            return Next(again=True)
         present = frozenset(download.audiences)
         left, state.audiences = state.audiences - present, present
         if left:
@@ -367,7 +402,8 @@ class Taking:
         state.cursor, state.cursor_token = download.horizon, download.token
         if not download.more:
             self._all_decided(request)
-        return Next(again=download.more)
+        # An upload before the last page would only be behind again.
+        return Next(again=download.more, upload=not download.more)
 
     def _event(self, event: Event) -> None:
         revision, record = self.revision, event.record

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from synchrotron.errors import Blocked, UsageError
+from synchrotron.core.messages import Staged, SyncAnswer, SyncRequest
+from synchrotron.errors import Blocked, Offline, UsageError
 from synchrotron.replica.engine import Engine
 from synchrotron.replica.events import Listeners, SyncReport, logger
-from synchrotron.replica.exchange import Next, Taken
+from synchrotron.replica.exchange import Next, Taken, cut
 from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.transport import Transport
 
 ROUNDS_MAX = 1_000
+SENDINGS_MAX = 3
 
 Announce = Callable[[set[str], list[Outcome]], None]
 """Told of each commit: the tables that changed, and outcomes that are new."""
@@ -78,7 +80,7 @@ class Syncing:
             chunks = transport.snapshot(wish)
             return self._engine.take_snapshot(wish, chunks, new_epoch=next.new_epoch)
         request = self._engine.ask(upload=next.upload)
-        return self._engine.take(request, transport.exchange(request))
+        return self._engine.take(request, deliver(transport, request))
 
     def _tell(self, taken: Taken) -> None:
         logger.info("exchange: %s", taken.report)
@@ -99,3 +101,20 @@ class Syncing:
         if state != self.state:
             self.state = state
             self._listeners.emit("state", state)
+
+
+def deliver(transport: Transport, request: SyncRequest) -> SyncAnswer:
+    """Send a request, a large one in parts; give the answer to the whole of it.
+
+    A server that lost parts is given them once more. Raises what the transport does, and
+    `Offline` where parts get lost again.
+    """
+    parts = cut(request)
+    missing = [part.part for part in parts]
+    for _ in range(SENDINGS_MAX):
+        for part in tuple(missing):
+            answer = transport.exchange(parts[part - 1])
+            if not isinstance(answer, Staged):
+                return answer
+            missing = answer.missing
+    raise Offline(f"the server lost parts of an upload {SENDINGS_MAX} times")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from synchrotron.app.schema import Column, Schema, Table
 from synchrotron.core.canonical import canonical
 from synchrotron.core.messages import RowPatch
@@ -19,13 +21,14 @@ class Form:
         table = self._schema.tables.get(sent.table)
         if table is None:
             return f"{sent.table} is not a table of this application"
-        return self._key_fault(table, sent) or self._values_fault(table, sent)
+        return self.key_fault(table, sent.key) or self._values_fault(table, sent)
 
-    def _key_fault(self, table: Table, sent: RowPatch) -> str | None:
-        if len(sent.key) != len(table.key):
+    def key_fault(self, table: Table, key: list[Any]) -> str | None:
+        """What keeps a key from being one of this table's, if anything does."""
+        if len(key) != len(table.key):
             return f"its key has other columns: {', '.join(table.key)}"
         columns = self._columns[table.name]
-        for name, value in zip(table.key, sent.key, strict=True):
+        for name, value in zip(table.key, key, strict=True):
             if fault := _key_value_fault(columns[name], value):
                 return f"table {table.name}, column {name}: {fault}"
         return None

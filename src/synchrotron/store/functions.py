@@ -15,6 +15,7 @@ from typing import Any
 import apsw
 
 from synchrotron.app.context import Context
+from synchrotron.app.ddl import NEW_ID
 from synchrotron.errors import StatementRefused
 
 # Where each function's time values stand among its arguments; left out, they are 'now'.
@@ -40,7 +41,7 @@ class ActionFunctions:
         self.context: Context | None = None
         self._originals = apsw.Connection(":memory:")
         add = connection.create_scalar_function
-        add("synchrotron_new_id", self._new_id, 1)
+        add(NEW_ID, self._new_id, 1)
         add("random", self._random, 0)
         add("randomblob", self._randomblob, 1)
         # Deterministic within a statement, as SQLite's own are: generated columns may use them.

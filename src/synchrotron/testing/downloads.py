@@ -11,7 +11,9 @@ patches. A joined audience costs what is in it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from synchrotron.core.clock import FIRST, OrderKey
@@ -21,6 +23,8 @@ from synchrotron.core.messages import (
     Event,
     FloorRow,
     Question,
+    Resume,
+    SnapshotChanges,
     SnapshotRows,
     known_patch,
 )
@@ -53,9 +57,12 @@ class _Seen(NamedTuple):
 class Downloads:
     """Answers questions from what is stored."""
 
-    def __init__(self, state: State, complete: Complete, page_events: int | None) -> None:
+    def __init__(
+        self, state: State, tables: Iterable[str], complete: Complete, page_events: int | None
+    ) -> None:
         self._state = state
         self._complete = complete
+        self._places = {name: place for place, name in enumerate(tables)}
         self._page_events = page_events
 
     def needs_rebase(self, viewer: Viewer, question: Question) -> bool:
@@ -67,9 +74,11 @@ class Downloads:
         floors = (self._state.scope(a).floor for a in _joined(viewer, question))
         return any(floor > (question.floor or FIRST) for floor in floors if floor is not None)
 
-    def page(self, viewer: Viewer, question: Question) -> Download:
+    def page(self, viewer: Viewer, question: Question, events_max: int) -> Download:
         """What is new, up to the end of a page."""
-        end = self._page_end(viewer, question.cursor)
+        end = self._page_end(
+            viewer, question.cursor, min(events_max, self._page_events or events_max)
+        )
         return self._download(viewer, question, upto=end, horizon=end, newest=self._state.seq)
 
     def beside_upload(self, viewer: Viewer, question: Question, before: Seq) -> Download:
@@ -131,15 +140,13 @@ class Downloads:
         values = None if row is None else dict(self._complete(target.table, row))
         return FloorRow(target.table, list(target.key), target.audience, values)
 
-    def _page_end(self, viewer: Viewer, cursor: Seq) -> Seq:
+    def _page_end(self, viewer: Viewer, cursor: Seq, events_max: int) -> Seq:
         """The last seq before one event too many."""
-        if self._page_events is None:
-            return self._state.seq
         found: set[ActionId] = set()
         for seq, id in self._state.since(cursor):
             if id in found or not self._shows(viewer, id, seq):
                 continue
-            if len(found) == self._page_events:
+            if len(found) == events_max:
                 return Seq(seq - 1)
             found.add(id)
         return self._state.seq
@@ -150,18 +157,49 @@ class Downloads:
 
     # ---- snapshots ----------------------------------------------------------------
 
-    def snapshot_rows(self, viewer: Viewer, tables: Iterable[str]) -> Iterator[SnapshotRows]:
-        """All rows of the user's audiences as they are now, by table and audience."""
-        places = {name: i for i, name in enumerate(tables)}
-        rows: dict[tuple[int, Audience], list[Target]] = {}
-        for audience in viewer.audiences:
-            for target in self._state.scope(audience).targets:
-                if target in self._state.rows:
-                    rows.setdefault((places[target.table], audience), []).append(target)
-        for _, targets in sorted(rows.items()):
-            targets.sort(key=_in_order)
-            for start in range(0, len(targets), ROWS_PER_CHUNK):
-                yield self._chunk(targets[start : start + ROWS_PER_CHUNK])
+    def can_resume(self, viewer: Viewer, resume: Resume) -> bool:
+        """Whether a snapshot that broke off can go on: all that changed since is known."""
+        return (
+            resume.horizon >= self._state.pruned
+            and self._state.token_of(resume.horizon) == resume.token
+            and viewer.audiences == frozenset(resume.audiences)
+            and resume.table in self._places
+        )
+
+    def snapshot_changes(self, viewer: Viewer, resume: Resume) -> Iterator[SnapshotChanges]:
+        """What happened since to the rows that a replica has, as they are now."""
+        last = self._in_snapshot_order(resume.target)
+        targets = {
+            target
+            for _, id in self._state.since(resume.horizon)
+            for target, stored in viewer.patches_of(self._state.actions[id]).items()
+            if stored.known.seq > resume.horizon and self._in_snapshot_order(target) <= last
+        }
+        rows = [
+            self._floor_row(target, self._state.rows.get(target))
+            for target in sorted(targets, key=self._in_snapshot_order)
+        ]
+        for start in range(0, len(rows), ROWS_PER_CHUNK):
+            yield SnapshotChanges(rows[start : start + ROWS_PER_CHUNK])
+
+    def snapshot_rows(self, viewer: Viewer, after: Target | None) -> Iterator[SnapshotRows]:
+        """All rows of the user's audiences as they are now, in order; those `after` a row."""
+        targets = [
+            target
+            for audience in viewer.audiences
+            for target in self._state.scope(audience).targets
+            if target in self._state.rows
+        ]
+        targets.sort(key=self._in_snapshot_order)
+        if after is not None:
+            last = self._in_snapshot_order(after)
+            del targets[: bisect_right(targets, last, key=self._in_snapshot_order)]
+        for _, group in groupby(targets, key=_table_and_audience):
+            while batch := list(islice(group, ROWS_PER_CHUNK)):
+                yield self._chunk(batch)
+
+    def _in_snapshot_order(self, target: Target) -> tuple[int, Audience, tuple[Any, ...]]:
+        return self._places[target.table], target.audience, target.key
 
     def _chunk(self, targets: list[Target]) -> SnapshotRows:
         table, _, audience = targets[0]
@@ -171,6 +209,10 @@ class Downloads:
 
 def _joined(viewer: Viewer, question: Question) -> set[Audience]:
     return set(viewer.audiences.difference(question.audiences))
+
+
+def _table_and_audience(target: Target) -> tuple[str, Audience]:
+    return target.table, target.audience
 
 
 def _place(seen: _Seen) -> OrderKey:

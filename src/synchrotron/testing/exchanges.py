@@ -37,11 +37,13 @@ from synchrotron.core.messages import (
     Ok,
     Question,
     Rebase,
+    Resume,
     SentAction,
     SnapshotChunk,
     SnapshotEnd,
     SnapshotHead,
     SnapshotRequest,
+    Staged,
     Stale,
     Superseded,
     SyncAnswer,
@@ -50,6 +52,7 @@ from synchrotron.core.messages import (
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 from synchrotron.server.clients import Client
+from synchrotron.server.parts import Parts, with_part
 from synchrotron.testing.downloads import Downloads
 from synchrotron.testing.gate import Gate
 from synchrotron.testing.membership import Membership, Viewer
@@ -94,7 +97,9 @@ class Exchanges:
         self._membership = membership
         self._rights = rights
         self._gate = Gate(state, membership)
-        self._downloads = Downloads(state, tables.complete, settings.page_events)
+        self._downloads = Downloads(
+            state, tables.schema.tables, tables.complete, settings.page_events
+        )
         self._now_ms = 0
 
     def sync(self, user: str, request: SyncRequest) -> SyncAnswer:
@@ -127,13 +132,34 @@ class Exchanges:
     # ---- the two requests ---------------------------------------------------------
 
     def _sync(self, user: str, request: SyncRequest) -> SyncAnswer:
-        exchange, question = request.exchange, request.question
         _require_protocol(request.protocol)
+        if request.parts == 1:
+            return self._judge(user, request)
+        kept = self._keep_part(user, request)
+        return self._judge(user, kept.whole()) if isinstance(kept, Parts) else kept
+
+    def _keep_part(
+        self, user: str, request: SyncRequest
+    ) -> Parts | Staged | Duplicate | Superseded:
+        """Keep one part of an upload, which advances nothing; give the parts that are whole."""
+        id, offers = request.exchange.client_id, _offers(request)
+        foreign = self._is_foreign(request.question)
+        if refusal := self._recognise(user, request.exchange, offers, foreign=foreign):
+            return refusal
+        parts = with_part(self._state.parts.get(id), request)
+        if parts.missing:
+            self._state.undo.put(self._state.parts, id, parts)
+            return self._answer(Staged, missing=parts.missing)
+        return parts
+
+    def _judge(self, user: str, request: SyncRequest) -> SyncAnswer:
+        exchange, question = request.exchange, request.question
         _require_order(request.actions)
         foreign = self._is_foreign(question)
-        offers = [Offer(s.record.id, s.record.seed, s.formerly) for s in request.actions]
+        offers = _offers(request)
         if refusal := self._recognise(user, exchange, offers, foreign=foreign):
             return refusal
+        self._advance(user, exchange)
         if any(self._ran_elsewhere(o, self._fate(exchange.client_id, o)) for o in offers):
             return self._superseded(exchange.client_id, offers)
         if request.schema > self._settings.schema:
@@ -145,7 +171,8 @@ class Exchanges:
         if question.cursor < self._state.pruned or self._downloads.needs_rebase(viewer, question):
             return self._answer(Rebase)
         if not request.actions and not request.corrections:
-            return self._answer(Ok, download=self._downloads.page(viewer, question))
+            page = self._downloads.page(viewer, question, request.events_max)
+            return self._answer(Ok, download=page)
         answer = self._upload(viewer, request)
         if not isinstance(answer, Behind | Busy):
             self._gate.decided(exchange.client_id)
@@ -156,11 +183,16 @@ class Exchanges:
         client, offers = request.exchange.client_id, request.offers
         if refusal := self._recognise(user, request.exchange, offers, foreign=False):
             return [refusal]
+        self._advance(user, request.exchange)
         if request.schema > self._settings.schema:
             return [self._answer(Install, schema=self._settings.schema)]
         self._membership.note_members()
         viewer = self._membership.viewer(user)
-        rows = list(self._downloads.snapshot_rows(viewer, self._tables.schema.tables))
+        resume = request.resume
+        if resume and not (self._has_row(resume) and self._downloads.can_resume(viewer, resume)):
+            resume = None
+        changes = self._downloads.snapshot_changes(viewer, resume) if resume else ()
+        rows = list(self._downloads.snapshot_rows(viewer, resume.target if resume else None))
         fates = [self._fate(client, offer) for offer in offers]
         head = SnapshotHead(
             now_ms=self._now_ms,
@@ -170,15 +202,21 @@ class Exchanges:
             token=self._state.token_of(self._state.seq) or "",
             audiences=sorted(viewer.audiences),
             accepted=[fate.id for fate in fates if fate.seed or self._state.was_pruned(fate.id)],
+            resumed=resume is not None,
         )
-        return [head, *rows, SnapshotEnd(sum(len(chunk.rows) for chunk in rows))]
+        return [head, *changes, *rows, SnapshotEnd(sum(len(chunk.rows) for chunk in rows))]
+
+    def _has_row(self, resume: Resume) -> bool:
+        """Whether this names a row that there could be."""
+        table = self._tables.schema.tables.get(resume.table)
+        return table is not None and self._proposals.key_fault(table, resume.key) is None
 
     # ---- which request, which file, which history ---------------------------------
 
     def _recognise(
         self, user: str, exchange: Exchange, offers: Sequence[Offer], *, foreign: bool
     ) -> Duplicate | Superseded | None:
-        """Refuse what is not the next request of its file (O6); else keep its number and token.
+        """Refuse what is not the next request of its file (O6).
 
         A server that was restored from a backup has forgotten the file's newer requests.
         So an unknown token alone does not show a copy where the cursor is unknown as well.
@@ -198,10 +236,15 @@ class Exchanges:
         fates = [(offer, self._fate(exchange.client_id, offer)) for offer in offers]
         if any(fate.seed is not None and fate.seed != offer.seed for offer, fate in fates):
             return self._superseded(exchange.client_id, offers)
-        number, token = exchange.number, exchange.token
-        row = client._replace(number=number, token=token) if client else Client(user, number, token)
-        self._state.undo.put(self._state.clients, exchange.client_id, row)
         return None
+
+    def _advance(self, user: str, exchange: Exchange) -> None:
+        """Keep the number and token of a file's newest request; parts of others are of no use."""
+        id, number, token = exchange.client_id, exchange.number, exchange.token
+        client = self._state.clients.get(id)
+        row = client._replace(number=number, token=token) if client else Client(user, number, token)
+        self._state.undo.put(self._state.clients, id, row)
+        self._state.undo.drop(self._state.parts, id)
 
     def _superseded(self, client: ClientId, offers: Sequence[Offer]) -> Superseded:
         return self._answer(Superseded, fates=[self._fate(client, offer) for offer in offers])
@@ -250,7 +293,8 @@ class Exchanges:
             return self._answer(Early, action_id=early.id)
         if self._gate.is_behind(viewer, client, question.cursor):
             self._gate.bounced(viewer, client, self._now_ms)
-            return self._answer(Behind, download=self._downloads.page(viewer, question))
+            page = self._downloads.page(viewer, question, request.events_max)
+            return self._answer(Behind, download=page)
         retried = [
             correction
             for sent in request.actions
@@ -313,6 +357,10 @@ class Exchanges:
         return ahead_ms > self._settings.max_clock_drift_ms or (
             backdate is not None and -ahead_ms > backdate
         )
+
+
+def _offers(request: SyncRequest) -> list[Offer]:
+    return [Offer(s.record.id, s.record.seed, s.formerly) for s in request.actions]
 
 
 def _require_protocol(protocol: int) -> None:

@@ -92,8 +92,9 @@ class MemoryServer:
 
     Memberships come from `app.audiences` over the server's own rows. Given `audiences`
     are the whole membership instead; change them by `server.audiences`. `clock` gives
-    milliseconds since the epoch, `entropy(n)` n random bytes. `page_events` is about how
-    many events one answer carries at most. May be used from any thread.
+    milliseconds since the epoch, `entropy(n)` n random bytes. `page_events` is how
+    many events an answer carries at most, where the replica asks for no fewer. May be used
+    from any thread.
     """
 
     def __init__(

@@ -24,6 +24,7 @@ from synchrotron.core.ids import ActionId, Audience, ClientId, Seq, split_action
 from synchrotron.core.patches import Known, Patch, RowKey, Target, Values
 from synchrotron.core.records import ActionRecord
 from synchrotron.server.clients import Client
+from synchrotron.server.parts import Parts
 from synchrotron.testing.undo import Undo
 
 NONE = Seq(0)
@@ -87,6 +88,8 @@ class State:
     """The newest seq among what was folded into `base`."""
     clients: dict[ClientId, Client] = field(default_factory=dict)
     leases: dict[ClientId, Lease] = field(default_factory=dict)
+    parts: dict[ClientId, Parts] = field(default_factory=dict)
+    """Of uploads that are not whole yet (H1)."""
     creators: dict[Audience, str] = field(default_factory=dict)
     """Whose action first wrote in an audience (H7a)."""
     peopled: dict[Audience, None] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from synchrotron.app.ddl import NEW_ID
 from synchrotron.app.schema import AUDIENCE, Column, ForeignKey, Schema, Table
 from synchrotron.core.ids import Audience
 from synchrotron.core.patches import RowKey, Values
@@ -193,7 +194,7 @@ def new_database(schema: Schema) -> apsw.Connection:
     connection = apsw.Connection(":memory:")
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
     # Only a DEFAULT names it, and every insert here brings its key.
-    connection.create_scalar_function("synchrotron_new_id", lambda *_: None, 1)
+    connection.create_scalar_function(NEW_ID, lambda *_: None, 1)
     for statement in schema.statements:
         connection.execute(statement)
     return connection
