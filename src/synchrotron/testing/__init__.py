@@ -1,14 +1,8 @@
 """What tests of applications need: a server in the same process, and an oracle.
 
-<<<<<<< HEAD
 In reading order: `undo`, `server_state`, `server_tables`, `membership`,
 `downloads`, `proposals`, `rights`, `uploads`, `gate`, `exchanges`, `memory_server`,
 `oracle`.
-=======
-In reading order: `undo`, `server_state`, `server_tables`,
-`membership`, `downloads`, `proposals`, `rights`, `uploads`, `gate`, `exchanges`,
-`memory_server`, `oracle`.
->>>>>>> main
 """
 
 from synchrotron.testing.memory_server import MemoryServer

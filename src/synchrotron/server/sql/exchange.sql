@@ -45,7 +45,7 @@ RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
     UPDATE synchrotron.clients SET number = its_number, token = its_token
     WHERE client_id = client;
-    DELETE FROM synchrotron.parts WHERE client_id = client AND number <= its_number;
+    DELETE FROM synchrotron.parts WHERE client_id = client;
 END;
 
 -- What is stored under ids, or was: for the fates of runs (O6).
@@ -71,25 +71,40 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
     FROM (SELECT synchrotron.audiences_of(who) AS audiences) AS mine;
 END;
 
--- An upload in parts (H1): staged, idempotent, and of no effect before it is complete.
+-- An upload in parts (H1): staged, idempotent, and of no effect before it is complete. Gives the
+-- frames and numbers of the parts that are there. A client that is new is not known by this.
 CREATE OR REPLACE FUNCTION synchrotron.stage_part(
-    client text, its_number bigint, its_part integer, its_body bytea
-) RETURNS SETOF integer
+    client text, its_token text, its_part integer, its_frame bytea, its_body bytea, at_ms bigint
+) RETURNS TABLE (part integer, frame bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
-    DELETE FROM synchrotron.parts WHERE client_id = client AND number < its_number;
-    INSERT INTO synchrotron.parts VALUES (client, its_number, its_part, its_body)
-    ON CONFLICT (client_id, number, part) DO UPDATE SET body = excluded.body;
+    DELETE FROM synchrotron.parts AS p WHERE p.client_id = client AND p.token <> its_token;
+    INSERT INTO synchrotron.parts VALUES (client, its_token, its_part, its_frame, its_body)
+    ON CONFLICT DO NOTHING;
     -- A lease ends two seconds after the last part of its upload (H3).
-    UPDATE synchrotron.leases SET until_ms = least(until_ms, synchrotron.clock_ms() + 2000)
+    UPDATE synchrotron.leases SET until_ms = least(until_ms, at_ms + 2000)
     WHERE client_id = client;
-    RETURN QUERY SELECT part FROM synchrotron.parts
-        WHERE client_id = client AND number = its_number;
+    DELETE FROM synchrotron.clients WHERE client_id = client AND number = -1;
+    RETURN QUERY SELECT p.part, p.frame FROM synchrotron.parts AS p WHERE p.client_id = client;
 END $$;
 
-CREATE OR REPLACE FUNCTION synchrotron.parts_of(client text, its_number bigint)
-RETURNS SETOF bytea
+CREATE OR REPLACE FUNCTION synchrotron.parts_of(client text) RETURNS SETOF bytea
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT body FROM synchrotron.parts
-    WHERE client_id = client AND number = its_number ORDER BY part;
+    SELECT body FROM synchrotron.parts WHERE client_id = client ORDER BY part;
 END;
+
+CREATE OR REPLACE FUNCTION synchrotron.newest() RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+RETURN (SELECT max(order_key) FROM synchrotron.actions);
+
+-- Uploads judge beside each other. One whose judgement was overtaken again and again judges
+-- alone: the others wait.
+CREATE OR REPLACE FUNCTION synchrotron.enter(alone boolean) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    IF alone THEN
+        PERFORM pg_advisory_xact_lock(hashtext('synchrotron upload'));
+    ELSE
+        PERFORM pg_advisory_xact_lock_shared(hashtext('synchrotron upload'));
+    END IF;
+END $$;

@@ -40,10 +40,11 @@ CREATE TABLE IF NOT EXISTS synchrotron.clients (
 
 CREATE TABLE IF NOT EXISTS synchrotron.parts (
     client_id text COLLATE "C" NOT NULL,
-    number bigint NOT NULL,
+    token text NOT NULL,                    -- of the exchange
     part integer NOT NULL,
+    frame bytea NOT NULL,                   -- what all parts of an upload have in common
     body bytea NOT NULL,
-    PRIMARY KEY (client_id, number, part)
+    PRIMARY KEY (client_id, token, part)
 );
 
 CREATE TABLE IF NOT EXISTS synchrotron.leases (
