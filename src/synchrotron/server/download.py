@@ -49,6 +49,7 @@ _ACTIONS = f"""{_FRESH}, wanted AS (
     SELECT a.order_key, a.id, a.seed, a.name, a.version, a.args, a.now, a.client_id, a.user_id,
         a.audiences, a.seq
     FROM wanted JOIN synchrotron.actions AS a USING (order_key)
+    WHERE a.seq <= %(upto)s
     ORDER BY a.order_key
 """
 _PATCHES = """
@@ -109,7 +110,7 @@ class Downloads:
         joined = set(self._viewer.audiences).difference(question.audiences)
         events = [
             event
-            for event, since in await self._events(question, joined, newest)
+            for event, since in await self._events(question, joined, upto, newest)
             if any(since < seq <= upto for seq in _seqs(event))
         ]
         below = [event for event in events if event.record.order_key <= floor]
@@ -141,10 +142,11 @@ class Downloads:
     # ---- events -----------------------------------------------------------------------
 
     async def _events(
-        self, question: Question, joined: set[Audience], newest: Seq
+        self, question: Question, joined: set[Audience], upto: Seq, newest: Seq
     ) -> list[tuple[Event, Seq]]:
         """What may be new, in order, each with the seq beyond which it is."""
-        rows = await self._fetch(_ACTIONS, self._parameters(question, joined=list(joined)))
+        parameters = self._parameters(question, joined=list(joined), upto=upto)
+        rows = await self._fetch(_ACTIONS, parameters)
         if not rows:
             return []
         patches: dict[OrderKey, list[KnownPatch]] = defaultdict(list)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from psycopg import Rollback
 
+from synchrotron.app.types import formless_text
 from synchrotron.core.canonical import decode
 from synchrotron.core.clock import FIRST, OrderKey, timestamp_of
 from synchrotron.core.ids import ActionId, Audience, Entropy, Seq
@@ -314,7 +315,8 @@ class ExchangeTransaction:
         """Uploads that write in one audience come one after another."""
         patches = [p for sent in request.actions for p in sent.patches]
         patches += [c.patch for c in request.corrections]
-        audiences = list(dict.fromkeys(patch.audience for patch in patches))
+        wanted = dict.fromkeys(patch.audience for patch in patches)
+        audiences = [audience for audience in wanted if formless_text(audience) is None]
         await fetch(self._connection, "SELECT synchrotron.hold_audiences(%s::text[])", audiences)
 
     async def _store(
@@ -333,9 +335,14 @@ class ExchangeTransaction:
         ids = list(dict.fromkeys(correction.action_id for correction in corrections))
         stored = await load_stored(connection, ids)
         taken = await self._taken(new)
-        touched = await load_touched(connection, new, corrections)
+        patches = [patch for sent in new for patch in sent.patches]
+        patches += [correction.patch for correction in corrections]
+        faults = {id(patch): self._installed.form.fault(patch) for patch in patches}
+        touched = await load_touched(connection, new, corrections, faults)
         history = History(touched.history)
-        upload = Upload(user, client, frozenset(viewer.audiences), new, corrections, stored, taken)
+        upload = Upload(
+            user, client, frozenset(viewer.audiences), new, corrections, stored, taken, faults
+        )
         judgement = Judgement(
             connection,
             self._installed,
@@ -372,15 +379,15 @@ class ExchangeTransaction:
         before = await self._take_counter(viewer, seen, addition)
         if await self._gate.is_behind(viewer, client, question.cursor):
             return Asked(Behind)
+        token = self._entropy(12).hex()
+        numbered = Numbered(before, {}, {})
+        if not addition.is_empty:
+            numbered = await store(connection, addition, before, token)
         if until_ms := await self._gate.disturbed_until(held, client, self.now_ms, addition):
             return self.answer(Busy, retry_after_ms=until_ms - self.now_ms)
         now_viewer, needs_rebase = await standing(connection, user, question)  # H7a
         if needs_rebase:
             return self.answer(Rebase)
-        token = self._entropy(12).hex()
-        numbered = Numbered(before, {}, {})
-        if not addition.is_empty:
-            numbered = await store(connection, addition, before, token)
         downloads = Downloads(connection, self._installed, now_viewer)
         return self.answer(
             Ok,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from synchrotron.app.schema import Column, Schema, Table
+from synchrotron.app.types import formless_text
 from synchrotron.core.canonical import canonical
 from synchrotron.core.messages import RowPatch
+from synchrotron.core.records import ActionRecord
 
 
 class Form:
@@ -21,7 +23,20 @@ class Form:
         table = self._schema.tables.get(sent.table)
         if table is None:
             return f"{sent.table} is not a table of this application"
+        if complaint := formless_text(sent.audience):
+            return f"its audience {complaint}"
         return self.key_fault(table, sent.key) or self._values_fault(table, sent)
+
+    @staticmethod
+    def record_fault(record: ActionRecord) -> str | None:
+        """What keeps a record from being stored, if anything does."""
+        try:
+            canonical([record.name, record.args, record.audiences or ()])
+        except ValueError as error:
+            return f"its record: {error}"
+        if not -(2**31) <= record.version < 2**31:
+            return "its version does not fit in 32 bits"
+        return None
 
     def key_fault(self, table: Table, key: list[Any]) -> str | None:
         """What keeps a key from being one of this table's, if anything does."""

@@ -58,14 +58,17 @@ async def load_touched(
     connection: Connection,
     actions: Iterable[SentAction],
     corrections: Iterable[SentCorrection],
+    faults: Mapping[int, str | None],
 ) -> Touched:
     """The rows that an upload touches; with all patches where it does not sort last on one."""
     first: dict[Target, OrderKey | None] = {}
     for sent in actions:
         for patch in sent.patches:
-            first.setdefault(patch.target, sent.record.order_key)
+            if faults[id(patch)] is None:
+                first.setdefault(patch.target, sent.record.order_key)
     for correction in corrections:
-        first[correction.patch.target] = None
+        if faults[id(correction.patch)] is None:
+            first[correction.patch.target] = None
     row_keys = dict.fromkeys(target.row for target in first)
     keys = [(row.table, key_text(row.key)) for row in row_keys]
     rows = await fetch(

@@ -16,10 +16,11 @@ was written is rolled back to begin anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
+from synchrotron.app.types import formless_text
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.fold import apply
 from synchrotron.core.ids import ActionId, Audience, ClientId
@@ -64,6 +65,8 @@ class Upload(NamedTuple):
     """The actions that are corrected."""
     taken: frozenset[OrderKey]
     """Which of the order keys others have."""
+    faults: Mapping[int, str | None]
+    """By the `id` of a patch: what is wrong with its form."""
 
 
 class Refused(NamedTuple):
@@ -266,12 +269,14 @@ class Judgement:
         record = sent.record
         if record.user != self._upload.user or record.client_id != self._upload.client:
             return Fault(None, "a replica uploads its own user's and its own client's actions (H9)")
+        if reason := self._installed.form.record_fault(record):
+            return Fault(None, reason)
         if record.order_key in self._upload.taken:
             return Fault(None, f"another action has the order key {record.order_key}")
         seen: set[Target] = set()
         for patch in sent.patches:
             row = RowKey(patch.table, tuple(patch.key))
-            if reason := self._installed.form.fault(patch):
+            if reason := self._upload.faults[id(patch)]:
                 return Fault(row, reason)
             if patch.op is None:
                 return Fault(row, "a new action has nothing to remove")
@@ -310,8 +315,8 @@ class Judgement:
 
     async def _read_rights(self, audiences: Iterable[Audience]) -> None:
         unknown = [a for a in dict.fromkeys(audiences) if a not in self._rights]
-        if unknown:
-            self._rights |= dict.fromkeys(unknown, False)
+        self._rights |= dict.fromkeys(unknown, False)
+        if unknown := [a for a in unknown if formless_text(a) is None]:
             rows = await fetch(
                 self._connection, "SELECT * FROM synchrotron.may_write(%s::text[])", unknown
             )
@@ -400,7 +405,7 @@ class Judgement:
         action, sent = self._upload.stored.get(correction.action_id), correction.patch
         if action is None or not action.is_seen_by(self._upload.user, self._upload.audiences):
             return "there is no such action"  # unknown or invisible: answered alike (H4a)
-        if reason := self._installed.form.fault(sent):
+        if reason := self._upload.faults[id(sent)]:
             return reason
         if sent.op is None and not self._history.has_patch(Place(action.order_key, sent.target)):
             return "there is no such patch to remove"
