@@ -62,7 +62,8 @@ class Action(Generic[P, R]):
         self.__doc__ = function.__doc__
         self._check_identity()
         self._names, self._arguments = _signature(self.title, function)
-        self._plain = all(field.type in _PLAIN for field in msgspec.structs.fields(self._arguments))
+        self._types = {f.name: f.type for f in msgspec.structs.fields(self._arguments)}
+        self._plain = all(type in _PLAIN for type in self._types.values())
         self._decode = msgspec.json.Decoder(self._arguments).decode
         self._declare = _declaration(self.title, audience, self._names)
 
@@ -92,16 +93,20 @@ class Action(Generic[P, R]):
         if args:
             kwargs = self._by_name(args, kwargs)
         try:
+            # The common case, without the way round: plain values read back as they are.
+            if self._plain and self._are_all(kwargs):
+                if not all(map(_is_plain_text, kwargs.values())):
+                    check_form(kwargs)
+                return Arguments(kwargs, kwargs)
             converted = msgspec.convert(kwargs, self._arguments)
-            if self._plain:  # reads back as it is: the common case, without the way round
-                values = msgspec.structs.asdict(converted)
-                if not all(map(_is_plain_text, values.values())):
-                    check_form(values)
-                return Arguments(values, values)
             # As JSON's own types, so that what has no canonical form is found within.
             return self.arguments(decode(canonical(msgspec.to_builtins(converted, str_keys=True))))
         except (msgspec.ValidationError, ValueError, TypeError) as error:
             raise ArgumentError(self._explain(error)) from error
+
+    def _are_all(self, kwargs: dict[str, Any]) -> bool:
+        """Whether no argument is missing, too many, or to be converted."""
+        return {name: type(value) for name, value in kwargs.items()} == self._types
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if len(args) > len(self._names):

@@ -50,13 +50,15 @@ Convert: TypeAlias = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column. `default` is the SQL of a literal, None where nothing is declared."""
+    """A column. `default` is the SQL of a literal, None where nothing is declared;
+    `default_stored` what it puts into a row."""
 
     name: str
     type: ColumnType
     not_null: bool = False
     generated: bool = False
     default: str | None = None
+    default_stored: Stored = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,15 @@ class Table:
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {column.name: position for position, column in enumerate(self.all_columns)}
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        """What columns hold in rows from before they were added, in wire form."""
+        return {
+            c.name: c.type.to_wire(c.default_stored)
+            for c in self.columns
+            if c.default_stored is not None
+        }
 
     @cached_property
     def real_positions(self) -> frozenset[int]:
@@ -162,9 +173,12 @@ class Table:
     def to_image(self, values: Mapping[str, Any]) -> Image:
         """The image of a complete row in wire form. Raises `ValueError`.
 
-        A column that is missing is NULL; one that the table does not have is left out (S11).
-        Columns of plain types are taken as they are: `check_values` has judged what came in.
+        A column that is missing was added later, and has its default; one that the table does
+        not have is left out (S11). Columns of plain types are taken as they are:
+        `check_values` has judged what came in.
         """
+        if len(values) < len(self._parsers):
+            values = {**self._defaults, **values}
         get = values.get
         return tuple(
             [
@@ -413,9 +427,10 @@ def _read_column(db: apsw.Connection, table: str, row: tuple[Any, ...]) -> Colum
         raise SchemaError(f"{where}: a virtual column; write GENERATED ALWAYS AS (…) STORED")
     if key_order:
         _check_key_column(where, type, default)
+    stored = None
     if default is not None:
-        _check_default(db, where, type, default)
-    return Column(name, type, bool(not_null or key_order), hidden == _STORED, default)
+        stored = _check_default(db, where, type, default)
+    return Column(name, type, bool(not_null or key_order), hidden == _STORED, default, stored)
 
 
 def _foreign_keys(db: apsw.Connection, table: str) -> Iterator[ForeignKey]:
@@ -521,10 +536,11 @@ def _check_expression(table: Table, written: ddl.Definition) -> None:
             )
 
 
-def _check_default(db: apsw.Connection, where: str, type: ColumnType, default: str) -> None:
+def _check_default(db: apsw.Connection, where: str, type: ColumnType, default: str) -> Stored:
+    """Judge a DEFAULT; give what it puts into a row."""
     literal = default.strip().upper()
     if literal == "NULL":
-        return
+        return None
     match = _LITERAL.fullmatch(default.strip())
     kind = match.lastgroup if match else "truth" if literal in ("TRUE", "FALSE") else None
     if kind is None:
@@ -546,8 +562,10 @@ def _check_default(db: apsw.Connection, where: str, type: ColumnType, default: s
         raise SchemaError(
             f"{where}: DEFAULT {default} does not suit {type.declared}; write {write}"
         )
-    if complaint := type.check(_as_stored(db, type, default)):
+    stored = _as_stored(db, type, default)
+    if complaint := type.check(stored):
         raise SchemaError(f"{where}: DEFAULT {default} {complaint}")
+    return stored
 
 
 def _as_stored(db: apsw.Connection, type: ColumnType, default: str) -> Stored:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from synchrotron.core.clock import FIRST, timestamp_of
+from synchrotron.core.clock import FIRST, OrderKey, timestamp_of
 from synchrotron.core.ids import (
     ActionId,
     Audience,
@@ -370,15 +370,18 @@ class Taking:
         """Order keys that the server's clock refuses (O4)."""
         state = self.state
         skew = answer.now_ms - self.now_ms
-        if abs(skew) <= SKEW_MS_MAX:
+        pending = self.revision.pending()
+        latest = max(self.store.log.last_accepted_key(), state.floor or FIRST)
+        wrong = abs(skew) > SKEW_MS_MAX
+        if not wrong and not any(_was_wrong(e.key, latest, answer.now_ms) for e in pending):
             # Our clock is right; others' keys run ahead, and ours follow them.
             return Next(wait_ms=SKEW_MS_MAX)
-        pending = self.revision.pending()
         if any(entry.sent_in is not None for entry in pending):
             return Next(again=True, upload=False)
-        state.clock = max(self.store.log.last_accepted_key(), state.floor or FIRST)
-        state.clock_offset_ms += skew
-        restamp(self.revision, pending, answer.now_ms, timestamp_of(state.clock))
+        state.clock = latest
+        if wrong:
+            state.clock_offset_ms += skew
+        restamp(self.revision, pending, answer.now_ms, timestamp_of(latest))
         return Next(again=True)
 
     # ---- the download ---------------------------------------------------------------
@@ -467,6 +470,13 @@ class Taking:
             if entry.sent_in is not None and entry.sent_in <= number:
                 entry.sent_in = None
         self.store.log.decided(number, earlier=True)
+
+
+def _was_wrong(key: OrderKey, latest: OrderKey, now_ms: int) -> bool:
+    """Whether a pending key follows neither the time nor others' keys: the clock was wrong
+    when it was stamped, or that is longer ago than the server accepts."""
+    ms = timestamp_of(key).ms
+    return ms > max(timestamp_of(latest).ms, now_ms) + SKEW_MS_MAX or ms < now_ms - SKEW_MS_MAX
 
 
 def _patches(action: SentAction) -> dict[Target, Patch | None]:

@@ -14,7 +14,7 @@ import msgspec
 
 from synchrotron.core.canonical import canonical
 from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, timestamp_of
-from synchrotron.core.ids import Audience, Seq
+from synchrotron.core.ids import Audience, Seq, action_id
 from synchrotron.core.messages import (
     FloorRow,
     Resume,
@@ -210,9 +210,16 @@ def _bring_back(
         if not left.isdisjoint(audiences_of(entry)):
             revision.set_parked(entry.record, "left", "its audience was left")
             continue
+        record = entry.record
+        position: int | None = entry.position
+        if record.client_id != state.client_id:
+            # Accepted under an id that this file gave up since (O6); the server lost it.
+            position = None
+            record = record.renewed(action_id(state.client_id, revision.next_n()))
+            revision.set_aside.rename(entry.record.id, record.id)
         latest = tick(now_ms, latest)
-        key = order_key(latest, entry.record.client_id)
-        revision.add(entry.record.moved(key), None, own=True, position=entry.position)
+        moved = record.moved(order_key(latest, record.client_id))
+        revision.add(moved, None, own=True, position=position)
     return revision.carry_out()
 
 

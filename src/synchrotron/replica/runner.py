@@ -173,18 +173,20 @@ class Runner:
         open_ones = self._store.database.unresolved_foreign_keys()
         # SQLite only counts them: a row whose parent is hidden here, and which goes, takes
         # one off the count that a new one has put on.
-        changed = [change for change in changes if change.old is not None]
-        if open_ones or (changed and any(map(self._was_orphan, changed))):
+        if open_ones or any(map(self._was_orphan, changes)):
             missing = self._missing_parents(changes)
             if open_ones or missing:
                 raise PointsNowhere(missing)
 
     def _was_orphan(self, change: Change) -> bool:
-        table, old, new = self.tables[change.table], change.old, change.new
-        return old is not None and any(
-            _points_elsewhere(table, new, old, key) and self._orphan(table, old, key)
-            for key in table.foreign_keys
-        )
+        old = change.old
+        if old is None:
+            return False
+        table, new = self.tables[change.table], change.new
+        for key in table.foreign_keys:
+            if _points_elsewhere(table, new, old, key) and self._orphan(table, old, key):
+                return True
+        return False
 
     def _missing_parents(self, changes: list[Change]) -> list[MissingParent]:
         found = []
@@ -233,7 +235,13 @@ class Runner:
 
 def _points_elsewhere(table: Table, a: Full | None, b: Full, key: ForeignKey) -> bool:
     """Whether two images of a row differ in a foreign key."""
-    return a is None or any(a[p] != b[p] for p in map(table.position, key.columns))
+    if a is None:
+        return True
+    for column in key.columns:
+        at = table.position(column)
+        if a[at] != b[at]:
+            return True
+    return False
 
 
 def _row_key(table: Table, row: Full | None) -> RowKey:

@@ -96,6 +96,8 @@ class Transaction:
         try:
             self._execute("BEGIN IMMEDIATE")
         except BaseException as error:
+            if isinstance(error, MACHINE) or not isinstance(error, Exception):
+                self._rollback()  # interrupted, it may have begun all the same
             self._restore()
             if isinstance(error, MACHINE):
                 raise MachineError(f"waiting for the database: {error}") from error

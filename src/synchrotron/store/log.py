@@ -234,10 +234,6 @@ class Log:
         row = (position, record.order_key, _pack(record), _encode_changes(changes))
         self._insert(_INSERT_RUN, row)
 
-    def settle_changes(self) -> None:
-        """Make effects of all captured changes, while the schema is the one they are from."""
-        self.save(list(self._some("changes IS NOT NULL")))
-
     def save(self, entries: Iterable[Entry]) -> None:
         """Store entries, new or changed."""
         self._executemany(_SAVE, [_row(entry) for entry in entries])

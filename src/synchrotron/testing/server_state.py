@@ -216,6 +216,24 @@ class State:
         targets = ((a, Target(row.table, row.key, a)) for a in self.homes.get(row, ()))
         return {audience: self.rows[t] for audience, t in targets if t in self.rows}
 
+    def is_split(self, row: RowKey) -> bool:
+        """Whether a row key lives in two audiences after some action of history (S9)."""
+        targets = [Target(row.table, row.key, audience) for audience in self.homes.get(row, ())]
+        if len(targets) < 2:
+            return False
+        living = {target for target in targets if target in self.base}
+        for _, id in sorted({place for t in targets for place in self.changes.get(t, ())}):
+            patches = self.actions[id].patches
+            for target in targets:
+                patch = patches[target].known.patch if target in patches else None
+                if patch is not None and patch.op == "insert":
+                    living.add(target)
+                elif patch is not None and patch.op == "delete":
+                    living.discard(target)
+            if len(living) > 1:
+                return True
+        return len(living) > 1
+
     # ---- changes ------------------------------------------------------------------
 
     def stage_action(self, record: ActionRecord) -> None:

@@ -162,11 +162,22 @@ class Judgement:
 
     def _write(self) -> Violation | None:
         """Bring the tables to the present end state, if that is valid."""
-        violation = self._tables.write({row: self._state.living(row) for row in self._unwritten})
+        violation = self._split() or self._tables.write(
+            {row: self._state.living(row) for row in self._unwritten}
+        )
         if violation is None:
             self._unwritten.clear()
             self._membership.note_members()
         return violation
+
+    def _split(self) -> Violation | None:
+        """No replica could hold one key twice, not even between two actions (S9)."""
+        for row in self._unwritten:
+            if self._state.is_split(row):
+                return Violation(
+                    row, "it would be in several audiences at one place in history (S9)"
+                )
+        return None
 
     def _stage_action(self, sent: SentAction) -> None:
         self._state.stage_action(sent.record)
