@@ -275,7 +275,9 @@ class ExchangeTransaction:
         if schema > self._installed.migrations:
             return self.answer(Install, schema=self._installed.migrations)
         return [
-            offer.id for offer in offers if fates.of(offer).seed or fates.known(offer.id).pruned
+            offer.id
+            for offer in offers
+            if fates.of(offer).seed == offer.seed or fates.known(offer.id).pruned
         ]
 
     # ---- uploads ------------------------------------------------------------------

@@ -48,12 +48,12 @@ class Fates:
     def of(self, offer: Offer) -> Fate:
         """The fate of a run: of its id, or of one that it had in another copy of the file.
 
-        Of another client's ids nothing is said.
+        Of another user's ids nothing is said (H9).
         """
-        if split_action_id(offer.id)[0] != self._client:
+        if not self._is_own(offer.id):
             return Fate(offer.id, None)
-        formerly = (self.known(id) for id in offer.formerly)
-        known = [self.known(offer.id), *(k for k in formerly if k.owner == self._user)]
+        ids = [offer.id, *filter(self._is_own, offer.formerly)]
+        known = [self.known(id) for id in ids]
         if any(k.has_run(offer.seed) for k in known):
             return Fate(offer.id, offer.seed)
         if seed := known[0].seed:
@@ -68,9 +68,13 @@ class Fates:
         return fate.pruned and not known.pruned
 
     def conflicts(self, offers: Iterable[Offer]) -> bool:
-        """Whether another run is stored under one of the ids."""
-        fates = ((offer, self.of(offer)) for offer in offers)
+        """Whether an id of this client holds another run than the offered one."""
+        own = [offer for offer in offers if split_action_id(offer.id)[0] == self._client]
+        fates = ((offer, self.of(offer)) for offer in own)
         return any(fate.seed is not None and fate.seed != offer.seed for offer, fate in fates)
+
+    def _is_own(self, id: ActionId) -> bool:
+        return split_action_id(id)[0] == self._client or self.known(id).owner == self._user
 
 
 async def read_fates(

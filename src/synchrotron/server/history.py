@@ -123,6 +123,23 @@ class History:
     def staged(self) -> Iterable[tuple[Target, Life]]:
         return self._staged.items()
 
+    def is_split(self, row: RowKey) -> bool:
+        """Whether a row key lives in two audiences after some action of history (S9)."""
+        lives = {target.audience: self.life(target) for target in self._homes.get(row, ())}
+        if len(lives) < 2:
+            return False
+        living = {audience for audience, life in lives.items() if life.start is not None}
+        for key in sorted({key for life in lives.values() for key in life.keys}):
+            for audience, life in lives.items():
+                patch = life.patches.get(key)
+                if patch is not None and patch.op == "insert":
+                    living.add(audience)
+                elif patch is not None and patch.op == "delete":
+                    living.discard(audience)
+            if len(living) > 1:
+                return True
+        return len(living) > 1
+
     def homes(self, row: RowKey) -> dict[Audience, Values]:
         """The audiences in which a row key is now, with its values there."""
         lives = ((target, self.life(target)) for target in self._homes.get(row, ()))

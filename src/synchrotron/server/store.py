@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -76,6 +76,8 @@ async def load_touched(
         "SELECT * FROM synchrotron.load_targets(%s::text[], %s::text[])",
         *columns_of(keys, 2),
     )
+    places = {Target(table, tuple(decode(key)), audience) for table, key, audience, *_ in rows}
+    several = Counter(target.row for target in places | first.keys())
     history: dict[Target, Life] = {}
     homes: dict[RowKey, Home | None] = dict.fromkeys(row_keys)
     late: dict[tuple[str, str, str], tuple[Target, str | None]] = {}
@@ -85,7 +87,8 @@ async def load_touched(
         if values is not None:
             homes[target.row] = (audience, values)
         begin = first.get(target, "~")
-        if newest is not None and (begin is None or begin <= newest):
+        is_last = begin is not None and (newest is None or begin > newest)
+        if not is_last or several[target.row] > 1:  # then its whole life counts (S9)
             late[table, key, audience] = target, base
         else:
             history[target] = Life(values, newest or OrderKey(""))

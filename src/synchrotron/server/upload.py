@@ -215,8 +215,9 @@ class Judgement:
         """Bring the tables to the present end state, if that is valid."""
         if not self._unwritten:
             return None
-        rows = {row: self._history.homes(row) for row in self._unwritten}
-        violation = await self._live.write(rows)
+        violation = self._split() or await self._live.write(
+            {row: self._history.homes(row) for row in self._unwritten}
+        )
         if violation is None:
             tables = {row.table for row in self._unwritten}
             self._unwritten.clear()
@@ -225,6 +226,15 @@ class Judgement:
                 await self._connection.execute(b"SELECT synchrotron.note_members()")
             self._rights.clear()
         return violation
+
+    def _split(self) -> Violation | None:
+        """No replica could hold one key twice, not even between two actions (S9)."""
+        for row in self._unwritten:
+            if self._history.is_split(row):
+                return Violation(
+                    row, "it would be in several audiences at one place in history (S9)"
+                )
+        return None
 
     # ---- actions ------------------------------------------------------------------
 
