@@ -28,8 +28,7 @@
     │   └── WrongUser
     ├── MachineError             the machine: disk, memory, locks; nothing was changed, try again
     ├── ServerError              whoever runs the server
-    │   ├── InstallationError
-    │   └── DatabaseUnavailable
+    │   └── InstallationError
     └── SyncError                the network or the server; everything stays queued
         ├── Offline
         ├── Unauthorized
@@ -166,10 +165,6 @@ class ServerError(SynchrotronError):
 
 class InstallationError(ServerError):
     """An application cannot be installed into a database; nothing was changed."""
-
-
-class DatabaseUnavailable(ServerError):
-    """The database cannot be used now. Nothing was stored; the same request may come again."""
 
 
 class SyncError(SynchrotronError):

@@ -32,7 +32,7 @@ from synchrotron.core.messages import (
     encode,
 )
 from synchrotron.errors import ProtocolError
-from synchrotron.server.exchange import Settings
+from synchrotron.server.exchange import Bounds
 from synchrotron.testing.memory_server import Application, Backup, MemoryServer
 from synchrotron.testing.rights import Policy
 
@@ -83,9 +83,9 @@ class Twin(MemoryServer):
         self.alone = False
         self.requests = 0
         self._described = described(app, given=audiences is not None, policies=policies)
-        settings = Settings(**options)
+        bounds = Bounds(**options)
         self._options: dict[str, Any] = {
-            "settings": settings,
+            "bounds": bounds,
             "clock": lambda: self._now_ms,
             "entropy": lambda n: self._drawn[:n],
         }

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import AsyncConnection, IsolationLevel, errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from synchrotron.errors import DatabaseUnavailable, InstallationError
+from synchrotron.errors import InstallationError, Offline
 
 T = TypeVar("T")
 Connection: TypeAlias = AsyncConnection[tuple[Any, ...]]
@@ -66,11 +66,11 @@ class Database:
         await self._pool.close()
 
     async def connect(self) -> Connection:
-        """A connection outside the pool. Raises `DatabaseUnavailable`."""
+        """A connection outside the pool. Raises `Offline`."""
         try:
             connection: Connection = await AsyncConnection.connect(self.url, autocommit=True)
         except psycopg.OperationalError as error:
-            raise DatabaseUnavailable(f"the database cannot be reached: {error}") from error
+            raise Offline(f"the database cannot be reached: {error}") from error
         try:
             await prepare(connection)
         except BaseException:
@@ -90,7 +90,7 @@ class Database:
                     return await work(connection, attempt)
             except _PASSING as error:
                 if attempt == ATTEMPTS_MAX - 1:
-                    raise DatabaseUnavailable(
+                    raise Offline(
                         f"{ATTEMPTS_MAX} attempts stood in each other's way: {error}"
                     ) from error
                 await asyncio.sleep(random.random() * 0.01 * attempt)
@@ -118,7 +118,7 @@ class Database:
         except (PoolTimeout, psycopg.OperationalError) as error:
             if isinstance(error, _PASSING):
                 raise
-            raise DatabaseUnavailable(f"the database cannot be used now: {error}") from error
+            raise Offline(f"the database cannot be used now: {error}") from error
 
 
 async def prepare(connection: Connection) -> None:

@@ -76,7 +76,7 @@ PLACES_PER_TRANSACTION = 2**20
 ALONE_AFTER_ATTEMPTS = 4
 
 
-class Settings(NamedTuple):
+class Bounds(NamedTuple):
     """What an operator chooses."""
 
     max_clock_drift_ms: int = 60_000
@@ -115,7 +115,7 @@ class ExchangeTransaction:
         self,
         connection: Connection,
         installed: Installed,
-        settings: Settings,
+        bounds: Bounds,
         entropy: Entropy,
         user: str,
         now_ms: int | None,
@@ -124,7 +124,7 @@ class ExchangeTransaction:
     ) -> None:
         self._connection = connection
         self._installed = installed
-        self._settings = settings
+        self._bounds = bounds
         self._entropy = entropy
         self._user = user
         self._given_now_ms = now_ms
@@ -498,8 +498,8 @@ class ExchangeTransaction:
     def _is_early(self, record: ActionRecord) -> bool:
         """Too far in the future, or further back than is allowed (O4)."""
         ahead_ms = timestamp_of(record.order_key).ms - self.now_ms
-        backdate = self._settings.max_backdate_ms
-        return ahead_ms > self._settings.max_clock_drift_ms or (
+        backdate = self._bounds.max_backdate_ms
+        return ahead_ms > self._bounds.max_clock_drift_ms or (
             backdate is not None and -ahead_ms > backdate
         )
 

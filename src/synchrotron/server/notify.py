@@ -18,7 +18,7 @@ import psycopg
 
 from synchrotron.core.canonical import decode
 from synchrotron.core.ids import Audience, Seq
-from synchrotron.errors import ServerError
+from synchrotron.errors import Offline, ServerError
 from synchrotron.server.database import Connection, Database, fetch_one
 
 CHANNEL = "synchrotron"
@@ -41,7 +41,7 @@ class _Reader:
         self.audiences: frozenset[Audience] = frozenset()
         self.woken = asyncio.Event()
         self.horizon = Seq(0)
-        self.told = Seq(0)
+        self.told = Seq(-1)
         self.looks = False
         """Whether it is not known yet if there is anything for them."""
 
@@ -65,13 +65,13 @@ class Commits:
         self._ready = asyncio.Event()
 
     async def of(self, user: str) -> AsyncIterator[Seq]:
-        """The horizon, each time something that this user can see was committed."""
+        """The horizon now, and each time something that this user can see was committed."""
         self._listen()
         reader = _Reader(user)
         self._readers.add(reader)
         try:
             await self._ready.wait()
-            await self._look(reader)
+            reader.notice(Seq(0), None, None)
             while True:
                 await reader.woken.wait()
                 reader.woken.clear()
@@ -96,9 +96,7 @@ class Commits:
             user, told = reader.user, reader.told
             audiences, seq, news = await fetch_one(connection, _LOOK, user, user, told, user, told)
         seen = frozenset(audiences)
-        if reader.told == 0 and not reader.audiences:
-            reader.told = Seq(seq)  # the first look: news are what comes after it
-        elif news or seen != reader.audiences:
+        if reader.told < 0 or news or seen != reader.audiences:
             reader.horizon = Seq(seq)
         reader.audiences = seen
 
@@ -112,7 +110,7 @@ class Commits:
         while True:
             try:
                 await self._listen_once()
-            except (psycopg.Error, ServerError) as error:
+            except (psycopg.Error, ServerError, Offline) as error:
                 log.warning("listening for commits broke off: %s", error)
             self._ready.clear()
             await asyncio.sleep(RECONNECT_AFTER_S)

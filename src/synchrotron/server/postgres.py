@@ -21,16 +21,16 @@ from synchrotron.core.messages import (
     SyncAnswer,
     SyncRequest,
 )
-from synchrotron.errors import DatabaseUnavailable, ProtocolError
+from synchrotron.errors import Offline, ProtocolError
 from synchrotron.server.database import ATTEMPTS_MAX, Connection, Database, fetch_one
 from synchrotron.server.download import Downloads
 from synchrotron.server.exchange import (
     ALONE_AFTER_ATTEMPTS,
     Asked,
+    Bounds,
     ExchangeTransaction,
     NewlyInstalled,
     NothingKept,
-    Settings,
     require_protocol,
     standing,
 )
@@ -40,7 +40,7 @@ from synchrotron.server.retention import prune
 from synchrotron.server.snapshot import Snapshot
 
 T = TypeVar("T")
-DEFAULTS = Settings()
+DEFAULTS = Bounds()
 
 
 class PostgresAuthority:
@@ -55,13 +55,13 @@ class PostgresAuthority:
         self,
         database: str,
         *,
-        settings: Settings = DEFAULTS,
+        bounds: Bounds = DEFAULTS,
         connections_max: int = 8,
         clock: Callable[[], int] | None = None,
         entropy: Entropy = os.urandom,
     ) -> None:
         self._database = Database(database, connections_max=connections_max)
-        self._settings = settings
+        self._bounds = bounds
         self._clock = clock
         self._entropy = entropy
         self._commits = Commits(self._database)
@@ -125,7 +125,7 @@ class PostgresAuthority:
         return self._commits.of(user)
 
     async def check(self) -> None:
-        """Raises `ServerError`."""
+        """Raises `Offline`."""
         async with self._database.reading() as connection:
             await fetch_one(connection, "SELECT seq FROM synchrotron.counter")
 
@@ -142,7 +142,7 @@ class PostgresAuthority:
             exchange = ExchangeTransaction(
                 connection,
                 self._installed,
-                self._settings,
+                self._bounds,
                 self._entropy,
                 user,
                 self._clock() if self._clock else None,
@@ -158,7 +158,7 @@ class PostgresAuthority:
                     self._installed = await read_installed(connection)
             except psycopg.DataError as error:
                 raise ProtocolError(f"the message holds what cannot be stored: {error}") from error
-        raise DatabaseUnavailable("the application is being installed again and again")
+        raise Offline("the application is being installed again and again")
 
     async def _page(self, asked: Asked, user: str, request: SyncRequest, now_ms: int) -> SyncAnswer:
         question = request.question
@@ -171,6 +171,6 @@ class PostgresAuthority:
             if question.cursor < pruned or needs_rebase:
                 return Rebase(now_ms=now_ms, floor=floor)
             downloads = Downloads(connection, self._installed, viewer)
-            events_max = min(request.events_max, self._settings.page_events or request.events_max)
+            events_max = min(request.events_max, self._bounds.page_events or request.events_max)
             page = await downloads.page(question, events_max, seq)
             return asked.kind(now_ms=now_ms, floor=floor, download=page)
