@@ -51,7 +51,6 @@ class Database:
             timeout=POOL_TIMEOUT_S,
             kwargs={"autocommit": True, "prepare_threshold": 1},
             configure=prepare,
-            check=AsyncConnectionPool.check_connection,
             open=False,
             name="synchrotron",
         )
@@ -94,6 +93,12 @@ class Database:
                         f"{ATTEMPTS_MAX} attempts stood in each other's way: {error}"
                     ) from error
                 await asyncio.sleep(random.random() * 0.01 * attempt)
+            except Offline:
+                # PostgreSQL started anew, perhaps: connections from before are of no use. Where
+                # a commit was cut off, its request is known now, and a duplicate.
+                if attempt > 1:
+                    raise
+                await self._pool.check()
         raise AssertionError("unreachable")
 
     @asynccontextmanager
@@ -135,6 +140,20 @@ async def prepare(connection: Connection) -> None:
         f"SET client_min_messages = error; "
         f"SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT_S}s'"
     )
+
+
+Query: TypeAlias = tuple[Any, ...]
+"""A statement and its parameters."""
+
+
+async def fetch_all(connection: Connection, *queries: Query) -> list[list[Any]]:
+    """What several statements give, in one round trip; [] for one that gives no rows."""
+    async with connection.pipeline():
+        cursors = [
+            await connection.execute(statement.encode(), parameters or None)
+            for statement, *parameters in queries
+        ]
+    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 
 async def fetch(connection: Connection, statement: str, *parameters: Any) -> list[Any]:

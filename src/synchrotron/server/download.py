@@ -14,6 +14,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from synchrotron.core.canonical import decode, text_of
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.fold import fold
@@ -96,14 +98,20 @@ class Downloads:
         parameters = self._parameters(question, events_max=events_max)
         found = await self._fetch(_PAGE_END, parameters)
         end = Seq(found[0][0] - 1) if found else newest
-        return await self._download(question, upto=end, horizon=end, newest=newest)
+        [token] = await fetch_one(self._connection, "SELECT synchrotron.token_of(%s::bigint)", end)
+        return await self._download(question, upto=end, horizon=end, token=token, newest=newest)
 
-    async def beside_upload(self, question: Question, before: Seq, horizon: Seq) -> Download:
+    async def beside_upload(
+        self, question: Question, before: Seq, horizon: Seq, token: str
+    ) -> Download:
         """What is new, without the upload itself: it stored everything above `before`."""
-        return await self._download(question, upto=before, horizon=horizon, newest=before)
+        page = await self._download(
+            question, upto=before, horizon=horizon, token=token, newest=before
+        )
+        return msgspec.structs.replace(page, more=False)
 
     async def _download(
-        self, question: Question, *, upto: Seq, horizon: Seq, newest: Seq
+        self, question: Question, *, upto: Seq, horizon: Seq, token: str, newest: Seq
     ) -> Download:
         """Events that happened by `upto`, with patches up to `newest` (F2a)."""
         floor = question.floor or FIRST
@@ -115,10 +123,6 @@ class Downloads:
         ]
         below = [event for event in events if event.record.order_key <= floor]
         touched = {patch.target for event in below for patch in event.patches}
-        [token] = await fetch_one(
-            self._connection, "SELECT synchrotron.token_of(%s::bigint)", horizon
-        )
-        [last] = await fetch_one(self._connection, "SELECT seq FROM synchrotron.counter")
         return Download(
             horizon=horizon,
             token=token or "",
@@ -128,7 +132,7 @@ class Downloads:
             if joined or touched
             else [],
             below=max((seq for event in below for seq in _seqs(event)), default=Seq(0)),
-            more=horizon < last,
+            more=horizon < newest,
         )
 
     def _parameters(self, question: Question, **more: Any) -> dict[str, Any]:

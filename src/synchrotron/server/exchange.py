@@ -20,8 +20,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
-from psycopg import Rollback
-
 from synchrotron.app.types import formless_text
 from synchrotron.core.canonical import decode
 from synchrotron.core.clock import FIRST, OrderKey, timestamp_of
@@ -57,17 +55,17 @@ from synchrotron.core.patches import Patch, Target
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 from synchrotron.server.clients import Client
-from synchrotron.server.database import Again, Connection, fetch, fetch_one
+from synchrotron.server.database import Again, Connection, Query, fetch, fetch_all, fetch_one
 from synchrotron.server.download import Downloads, Viewer
 from synchrotron.server.fates import Fates, read_fates
-from synchrotron.server.gate import Gate
+from synchrotron.server.gate import Gate, is_behind
 from synchrotron.server.history import History
 from synchrotron.server.installed import Installed
 from synchrotron.server.live import Live
 from synchrotron.server.parts import Parts, frame_of
 from synchrotron.server.shadow import Shadow
 from synchrotron.server.store import Addition, Numbered, load_stored, load_touched, store
-from synchrotron.server.upload import Judgement, Upload
+from synchrotron.server.upload import Judgement, Refused, Upload
 
 A = TypeVar("A", bound=Answer)
 NEW = -1
@@ -255,10 +253,7 @@ class ExchangeTransaction:
             return self.answer(Rebase)
         if not request.actions and not request.corrections:
             return Asked(Ok)
-        viewer, needs_rebase = await standing(self._connection, self._user, question)
-        if needs_rebase:
-            return self.answer(Rebase)
-        answer = await self._upload(viewer, request, fates)
+        answer = await self._upload(request, fates)
         if not isinstance(answer, Asked | Busy):
             await self._gate.decided(exchange.client_id)
         return answer
@@ -282,10 +277,8 @@ class ExchangeTransaction:
 
     # ---- uploads ------------------------------------------------------------------
 
-    async def _upload(
-        self, viewer: Viewer, request: SyncRequest, fates: Fates
-    ) -> SyncAnswer | Asked:
-        client, question = request.exchange.client_id, request.question
+    async def _upload(self, request: SyncRequest, fates: Fates) -> SyncAnswer | Asked:
+        client = request.exchange.client_id
 
         def is_retry(record: ActionRecord) -> bool:
             return record.client_id == client and fates.known(record.id).seed is not None
@@ -293,33 +286,47 @@ class ExchangeTransaction:
         new = [sent for sent in request.actions if not is_retry(sent.record)]
         old = [sent for sent in request.actions if is_retry(sent.record)]
         own = [sent.record for sent in new if sent.record.client_id == client]
+        viewer, needs_rebase, is_behind = await self._stand(request)
+        if needs_rebase:
+            return self.answer(Rebase)
         if any(self._is_stale(record, fates) for record in own):
             return self.answer(Stale)
         if early := next((record for record in own if self._is_early(record)), None):
             return self.answer(Early, action_id=early.id)
-        await fetch(self._connection, "SELECT synchrotron.enter(%s)", self._alone)
-        if not self.begun.policies_fit:
-            await fetch(self._connection, "SELECT synchrotron.copy_policies()")
-        await self._hold_audiences(request)
-        if await self._gate.is_behind(viewer, client, question.cursor):
+        if is_behind:
             await self._gate.bounced(viewer, client, self.now_ms)
             return Asked(Behind)
         corrections = [*(await self._differences(viewer, old)), *request.corrections]
-        async with self._connection.transaction() as attempt:
-            answer = await self._store(viewer, request, new, corrections, fates)
-            if not isinstance(answer, Ok):
-                raise Rollback(attempt)
+        await self._connection.execute(b"SAVEPOINT upload")
+        answer = await self._store(viewer, request, new, corrections, fates)
+        if not isinstance(answer, Ok):
+            await self._connection.execute(b"ROLLBACK TO SAVEPOINT upload")
         if isinstance(answer, Asked):
             await self._gate.bounced(viewer, client, self.now_ms)
         return answer
 
-    async def _hold_audiences(self, request: SyncRequest) -> None:
-        """Uploads that write in one audience come one after another."""
+    async def _stand(self, request: SyncRequest) -> tuple[Viewer, bool, bool]:
+        """What the user sees, whether that needs a rebase, and whether they are behind.
+
+        Uploads that write in one audience come one after another from here on.
+        """
+        if not self.begun.policies_fit:
+            await fetch(self._connection, "SELECT synchrotron.copy_policies()")
         patches = [p for sent in request.actions for p in sent.patches]
         patches += [c.patch for c in request.corrections]
         wanted = dict.fromkeys(patch.audience for patch in patches)
         audiences = [audience for audience in wanted if formless_text(audience) is None]
-        await fetch(self._connection, "SELECT synchrotron.hold_audiences(%s::text[])", audiences)
+        question, client = request.question, request.exchange.client_id
+        _, _, [[self._seen]], [row], [[behind]] = await fetch_all(
+            self._connection,
+            ("SELECT synchrotron.enter(%s)", self._alone),
+            ("SELECT synchrotron.hold_audiences(%s::text[])", audiences),
+            # All that an upload is judged by is read after this.
+            ("SELECT seq FROM synchrotron.counter",),
+            _standing(self._user, question),
+            is_behind(self._user, None, client, question.cursor),
+        )
+        return *_viewer(self._user, question, row), bool(behind)
 
     async def _store(
         self,
@@ -332,18 +339,23 @@ class ExchangeTransaction:
         """Judge an upload and, where nothing is in its way, number and store it."""
         client, question = request.exchange.client_id, request.question
         connection, user = self._connection, self._user
-        held = await self._gate.held_by_others(client, self.now_ms)
-        [seen] = await fetch_one(connection, "SELECT seq FROM synchrotron.counter")
         ids = list(dict.fromkeys(correction.action_id for correction in corrections))
         stored = await load_stored(connection, ids)
-        taken = await self._taken(new)
         patches = [patch for sent in new for patch in sent.patches]
         patches += [correction.patch for correction in corrections]
         faults = {id(patch): self._installed.form.fault(patch) for patch in patches}
+        held = await self._gate.held_by_others(client, self.now_ms)
         touched = await load_touched(connection, new, corrections, faults)
         history = History(touched.history)
         upload = Upload(
-            user, client, frozenset(viewer.audiences), new, corrections, stored, taken, faults
+            user,
+            client,
+            frozenset(viewer.audiences),
+            new,
+            corrections,
+            stored,
+            touched.taken,
+            faults,
         )
         judgement = Judgement(
             connection,
@@ -354,14 +366,7 @@ class ExchangeTransaction:
             Shadow(connection, self._installed, self._first_place()),
         )
         if refused := await judgement.decide():
-            table, key = (refused.row.table, list(refused.row.key)) if refused.row else (None, None)
-            return self.answer(
-                refused.kind,
-                action_id=refused.action_id,
-                table=table,
-                key=key,
-                reason=refused.reason,
-            )
+            return self._refusal(refused)
         allowed = [i for i in range(len(corrections)) if i not in judgement.denied]
         addition = Addition(
             user,
@@ -378,12 +383,14 @@ class ExchangeTransaction:
             history,
             judgement.changes_rights,
         )
-        before = await self._take_counter(viewer, seen, addition)
-        if await self._gate.is_behind(viewer, client, question.cursor):
+        before, behind = await self._take_counter(viewer, request, addition)
+        if behind:
             return Asked(Behind)
         token = self._entropy(12).hex()
         numbered = Numbered(before, {}, {})
-        if not addition.is_empty:
+        if addition.is_empty:
+            [token] = await fetch_one(connection, "SELECT synchrotron.token_of(%s::bigint)", before)
+        else:
             numbered = await store(connection, addition, before, token)
         if until_ms := await self._gate.disturbed_until(held, client, self.now_ms, addition):
             return self.answer(Busy, retry_after_ms=until_ms - self.now_ms)
@@ -393,40 +400,43 @@ class ExchangeTransaction:
         downloads = Downloads(connection, self._installed, now_viewer)
         return self.answer(
             Ok,
-            download=await downloads.beside_upload(question, before, numbered.last),
+            download=await downloads.beside_upload(question, before, numbered.last, token),
             accepted=await self._accepted(request, numbered),
             corrected=list(_corrected(corrections, judgement, numbered)),
         )
 
-    async def _take_counter(self, viewer: Viewer, seen: Seq, addition: Addition) -> Seq:
-        """From here on nobody else numbers anything. Raises `Again` where a judgement is stale.
-
-        It rests on the rows of the audiences that it touches, on the user's rights, and on the
-        server's floor. The first are compared by seq, the others by what they are now.
-        """
-        seq, rights_seq, floor, _ = await fetch_one(
-            self._connection, "SELECT * FROM synchrotron.take_counter()"
+    def _refusal(self, refused: Refused) -> SyncAnswer:
+        row = refused.row
+        return self.answer(
+            refused.kind,
+            action_id=refused.action_id,
+            table=row.table if row else None,
+            key=list(row.key) if row else None,
+            reason=refused.reason,
         )
-        if seq != seen:
-            [changed] = await fetch_one(
-                self._connection,
+
+    async def _take_counter(
+        self, viewer: Viewer, request: SyncRequest, addition: Addition
+    ) -> tuple[Seq, bool]:
+        """Take the counter; the seq so far, and whether the replica is behind by now (H2, H3).
+
+        From here on nobody else numbers anything. Raises `Again` where a judgement is stale: it
+        rests on the rows of the audiences that it touches, on rights, and on the server's floor.
+        """
+        client, cursor = request.exchange.client_id, request.question.cursor
+        [[seq, rights_seq, floor, _]], [[changed]], [[behind]] = await fetch_all(
+            self._connection,
+            ("SELECT * FROM synchrotron.take_counter()",),
+            (
                 "SELECT synchrotron.changed_since(%s::text[], %s::bigint)",
                 addition.audiences(),
-                seen,
-            )
-            if changed or rights_seq > seen:
-                raise Again
-        if floor != self.begun.floor:
-            raise Again
-        return Seq(seq)
-
-    async def _taken(self, new: Sequence[SentAction]) -> frozenset[OrderKey]:
-        rows = await fetch(
-            self._connection,
-            "SELECT synchrotron.taken_order_keys(%s::text[])",
-            [sent.record.order_key for sent in new],
+                self._seen,
+            ),
+            is_behind(self._user, viewer.audiences, client, cursor),
         )
-        return frozenset(key for (key,) in rows)
+        if floor != self.begun.floor or changed or (rights_seq > self._seen and not behind):
+            raise Again
+        return Seq(seq), behind
 
     def _first_place(self) -> int:
         return self.begun.transaction % 2**40 * PLACES_PER_TRANSACTION
@@ -515,20 +525,23 @@ class NothingKept(Exception):
         self.answer = answer
 
 
+def _standing(user: str, question: Question) -> Query:
+    return "SELECT * FROM synchrotron.standing_of(%s, %s::text[])", user, question.audiences
+
+
+def _viewer(user: str, question: Question, row: Any) -> tuple[Viewer, bool]:
+    audiences, joined_floor = row
+    viewer = Viewer(user, [Audience(a) for a in audiences])
+    return viewer, joined_floor is not None and joined_floor > (question.floor or FIRST)
+
+
 async def standing(connection: Connection, user: str, question: Question) -> tuple[Viewer, bool]:
     """What a user sees now, and whether they joined an audience whose history is gone (F6).
 
     That is where something *of this audience* was pruned above the replica's floor: a
     project that someone has just created is no reason to rebase.
     """
-    audiences, joined_floor = await fetch_one(
-        connection,
-        "SELECT * FROM synchrotron.standing_of(%s, %s::text[])",
-        user,
-        question.audiences,
-    )
-    viewer = Viewer(user, [Audience(a) for a in audiences])
-    return viewer, joined_floor is not None and joined_floor > (question.floor or FIRST)
+    return _viewer(user, question, await fetch_one(connection, *_standing(user, question)))
 
 
 def _with_own_names(sent: SentAction, user: str, fates: Fates) -> SentAction:

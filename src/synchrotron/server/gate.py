@@ -15,12 +15,30 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from synchrotron.core.ids import Audience, ClientId, Seq
-from synchrotron.server.database import Connection, fetch, fetch_one
+from synchrotron.server.database import Connection, Query, fetch
 from synchrotron.server.download import Viewer
 from synchrotron.server.store import Addition
 
 BOUNCES_MAX = 3
 LEASE_MS = 30_000
+
+
+def is_behind(
+    user: str, audiences: Sequence[Audience] | None, client: ClientId, cursor: Seq
+) -> Query:
+    """Whether events by other clients, which the user can see, lie beyond the cursor.
+
+    `audiences` are what they see; None: what they see now.
+    """
+    return (
+        "SELECT synchrotron.is_behind(%s, coalesce(%s::text[], synchrotron.audiences_of(%s)), "
+        "%s, %s::bigint)",
+        user,
+        audiences,
+        user,
+        client,
+        cursor,
+    )
 
 
 class Held(NamedTuple):
@@ -36,18 +54,6 @@ class Gate:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-
-    async def is_behind(self, viewer: Viewer, client: ClientId, cursor: Seq) -> bool:
-        """Whether events by other clients, which the user can see, lie beyond the cursor."""
-        [behind] = await fetch_one(
-            self._connection,
-            "SELECT synchrotron.is_behind(%s, %s::text[], %s, %s::bigint)",
-            viewer.user,
-            list(viewer.audiences),
-            client,
-            cursor,
-        )
-        return bool(behind)
 
     async def bounced(self, viewer: Viewer, client: ClientId, now_ms: int) -> None:
         """Count an upload that was behind, and grant a lease where it is due."""

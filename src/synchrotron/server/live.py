@@ -17,7 +17,7 @@ from psycopg import errors
 from synchrotron.core.canonical import text_of
 from synchrotron.core.ids import Audience
 from synchrotron.core.patches import RowKey, Values
-from synchrotron.server.database import Connection, fetch
+from synchrotron.server.database import Connection, Query, fetch, fetch_all
 from synchrotron.server.installed import Installed
 from synchrotron.server.tables import WANTED, rows_json
 
@@ -38,6 +38,9 @@ class _Violated(Exception):
 
 
 UNFIT = (errors.IntegrityError, errors.DataError, errors.ProgrammingError, _Violated)
+
+
+_MOVED = "a row does not move to another audience (A11)"
 
 
 class Live:
@@ -68,10 +71,9 @@ class Live:
         if not changed:
             return None
         try:
-            async with self._connection.transaction():
-                await self._replace(changed)
-                await self._check_foreign_keys()
+            await self._replace(changed)
         except UNFIT as error:
+            await self._connection.execute(b"ROLLBACK TO SAVEPOINT change")
             return await self._named(changed, error)
         for row, homes in changed.items():
             self._written[row] = next(iter(homes.items()), None)
@@ -81,23 +83,31 @@ class Live:
         gone: dict[str, list[RowKey]] = defaultdict(list)
         present: dict[str, list[tuple[RowKey, Home]]] = defaultdict(list)
         for row, homes in rows.items():
-            if len(homes) > 1:
-                raise _Violated(row, _several(homes))
             if self._written.get(row) is not None:
                 gone[row.table].append(row)
-            for home in homes.items():
-                present[row.table].append((row, home))
+            present[row.table] += [(row, home) for home in homes.items()]
         # Every deletion comes before any insertion of the same table; tables do not meet
         # in anything but foreign keys, which are deferred.
-        for table in dict.fromkeys([*gone, *present]):
-            await self._write_table(table, gone[table], present[table])
-
-    async def _write_table(
-        self, table: str, gone: Sequence[RowKey], present: Sequence[tuple[RowKey, Home]]
-    ) -> None:
-        complete = self._installed.defaults.complete
-        moved = await fetch(
+        tables = list(present)
+        _, *moved, _, _ = await fetch_all(
             self._connection,
+            ("SAVEPOINT change",),
+            *(self._writing(table, gone[table], present[table]) for table in tables),
+            ("SET CONSTRAINTS ALL IMMEDIATE",),
+            ("SET CONSTRAINTS ALL DEFERRED",),
+        )
+        for row, homes in rows.items():
+            if len(homes) > 1:
+                raise _Violated(row, _several(homes))
+        for table, places in zip(tables, moved, strict=True):
+            if places:
+                raise _Violated(present[table][places[0][0]][0], _MOVED)
+
+    def _writing(
+        self, table: str, gone: Sequence[RowKey], present: Sequence[tuple[RowKey, Home]]
+    ) -> Query:
+        complete = self._installed.defaults.complete
+        return (
             f"SELECT synchrotron.write_{table}(%s::json, %s::json)",
             rows_json((i, self._key_values(row)) for i, row in enumerate(gone)),
             rows_json(
@@ -105,16 +115,9 @@ class Live:
                 for i, (_, (audience, values)) in enumerate(present)
             ),
         )
-        if moved:
-            row = present[moved[0][0]][0]
-            raise _Violated(row, "a row does not move to another audience (A11)")
 
     def _key_values(self, row: RowKey) -> Values:
         return dict(zip(self._installed.schema.tables[row.table].key, row.key, strict=True))
-
-    async def _check_foreign_keys(self) -> None:
-        await self._connection.execute(b"SET CONSTRAINTS ALL IMMEDIATE")
-        await self._connection.execute(b"SET CONSTRAINTS ALL DEFERRED")
 
     # ---- naming the row ---------------------------------------------------------------
 
@@ -136,14 +139,16 @@ class Live:
     async def _one_by_one(self, rows: Mapping[RowKey, Mapping[Audience, Values]]) -> None:
         for row in rows:
             if self._written.get(row) is not None:
-                await self._write_table(row.table, [row], [])
+                await fetch(self._connection, *self._writing(row.table, [row], []))
         for row, homes in rows.items():
             if len(homes) > 1:
                 raise _Violated(row, _several(homes))
             for home in homes.items():
                 try:
                     async with self._connection.transaction():
-                        await self._write_table(row.table, [], [(row, home)])
+                        query = self._writing(row.table, [], [(row, home)])
+                        if await fetch(self._connection, *query):
+                            raise _Violated(row, _MOVED)
                 except UNFIT as error:
                     reason = error.reason if isinstance(error, _Violated) else _message(error)
                     raise _Violated(row, reason) from error

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors
 
 from synchrotron.core.patches import Patch, Target, Values
-from synchrotron.server.database import Connection, fetch
+from synchrotron.server.database import Connection, fetch_all
 from synchrotron.server.installed import Installed
 from synchrotron.server.tables import rows_json
 
@@ -31,14 +32,6 @@ class Write(NamedTuple):
     patch: Patch
     before: Values | None
     after: Values | None
-
-
-class _Fault(Exception):
-    """Why one of the writes is not allowed."""
-
-
-class _Undo(psycopg.Rollback):
-    pass
 
 
 class Shadow:
@@ -58,28 +51,28 @@ class Shadow:
 
     async def _fault(self, user: str, writes: Sequence[Write]) -> str | None:
         try:
-            async with self._connection.transaction() as undo:
-                await self._try(writes)
-                raise psycopg.Rollback(undo)
-        except _Fault as fault:
-            return str(fault)
+            return await self._try(writes)
         except errors.InsufficientPrivilege:
             return f"a policy forbids {user} to {writes[0].patch.op} this row"
         except (errors.DataError, errors.IntegrityError, errors.ProgrammingError) as error:
             return f"PostgreSQL cannot judge this row: {_message(error)}"
-        return None
+        finally:
+            await self._connection.execute(b"ROLLBACK TO SAVEPOINT shadow")
 
-    async def _try(self, writes: Sequence[Write]) -> None:
-        written: dict[int, str] = {}
-        for statement, rows in self._statements(dict(enumerate(writes, self._first_place))):
-            written |= await fetch(self._connection, statement, rows_json(rows))
+    async def _try(self, writes: Sequence[Write]) -> str | None:
+        statements = self._statements(dict(enumerate(writes, self._first_place)))
+        results = await fetch_all(
+            self._connection,
+            ("SAVEPOINT shadow",),
+            *((statement, rows_json(rows)) for statement, rows in statements),
+        )
+        written = dict(chain.from_iterable(results))
         for place, write in enumerate(writes, self._first_place):
             if place not in written:
-                raise _Fault(f"a policy forbids the user to {write.patch.op} this row")
+                return f"a policy forbids the user to {write.patch.op} this row"
             if write.after is not None and written[place] != write.target.audience:
-                raise _Fault(
-                    f"its audience_key is {written[place]}, not {write.target.audience} (S9)"
-                )
+                return f"its audience_key is {written[place]}, not {write.target.audience} (S9)"
+        return None
 
     def _statements(
         self, writes: dict[int, Write]

@@ -12,7 +12,7 @@ from synchrotron.core.clock import OrderKey
 from synchrotron.core.ids import ActionId, Audience, ClientId, Seq
 from synchrotron.core.messages import SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target
-from synchrotron.server.database import Connection, fetch
+from synchrotron.server.database import Connection, fetch, fetch_all
 from synchrotron.server.download import columns_of, key_text
 from synchrotron.server.history import History, Life, Place
 from synchrotron.server.live import Home
@@ -28,6 +28,8 @@ class Touched(NamedTuple):
 
     history: dict[Target, Life]
     homes: dict[RowKey, Home | None]
+    taken: frozenset[OrderKey]
+    """Which order keys of the actions are another's."""
 
 
 async def load_stored(connection: Connection, ids: Sequence[ActionId]) -> dict[ActionId, Stored]:
@@ -56,7 +58,7 @@ async def load_stored(connection: Connection, ids: Sequence[ActionId]) -> dict[A
 
 async def load_touched(
     connection: Connection,
-    actions: Iterable[SentAction],
+    actions: Sequence[SentAction],
     corrections: Iterable[SentCorrection],
     faults: Mapping[int, str | None],
 ) -> Touched:
@@ -71,10 +73,13 @@ async def load_touched(
             first[correction.patch.target] = None
     row_keys = dict.fromkeys(target.row for target in first)
     keys = [(row.table, key_text(row.key)) for row in row_keys]
-    rows = await fetch(
+    taken, rows = await fetch_all(
         connection,
-        "SELECT * FROM synchrotron.load_targets(%s::text[], %s::text[])",
-        *columns_of(keys, 2),
+        (
+            "SELECT synchrotron.taken_order_keys(%s::text[])",
+            [sent.record.order_key for sent in actions],
+        ),
+        ("SELECT * FROM synchrotron.load_targets(%s::text[], %s::text[])", *columns_of(keys, 2)),
     )
     places = {Target(table, tuple(decode(key)), audience) for table, key, audience, *_ in rows}
     several = Counter(target.row for target in places | first.keys())
@@ -103,7 +108,7 @@ async def load_touched(
     for place, (target, base) in late.items():
         start = None if base is None else decode(base)
         history[target] = Life(start, None, patches[place])
-    return Touched(history, homes)
+    return Touched(history, homes, frozenset(key for (key,) in taken))
 
 
 # ---- numbering ------------------------------------------------------------------------

@@ -116,6 +116,7 @@ class Judgement:
         self._written_tables: set[str] = set()
         self._rights: dict[Audience, bool] = {}
         self._denied: set[Index] = set()
+        self._is_fresh = True
 
     @property
     def denied(self) -> frozenset[Index]:
@@ -204,6 +205,9 @@ class Judgement:
             yield set
 
     async def _restart(self) -> None:
+        if self._is_fresh:
+            self._is_fresh = False
+            return
         self._history.restart()
         self._live.restart()
         self._unwritten.clear()
