@@ -97,7 +97,13 @@ class Peer:
 class World:
     """One history as it runs."""
 
-    def __init__(self, setting: Setting, *, trace: bool = False) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        make: Callable[..., MemoryServer] = MemoryServer,
+        *,
+        trace: bool = False,
+    ) -> None:
         self.setting = setting
         self.trace = trace
         self.now_ms = 1_000_000
@@ -108,9 +114,7 @@ class World:
         self.sets = {
             user: {*rooms, *({f"user:{user}"} if setting.private else set())} for user in USERS
         }
-        self.server = MemoryServer(
-            self.app, self.sets, clock=self.clock, entropy=self.dice.randbytes
-        )
+        self.server = make(self.app, self.sets, clock=self.clock, entropy=self.dice.randbytes)
         self.server.policy = self.may_write
         self.peers: list[Peer] = []
         self.made: dict[str, Peer] = {}
@@ -375,9 +379,15 @@ class World:
             print(f"{self.peers.index(peer)} {peer.user}: {what}")
 
 
-def play(setting: Setting, steps: Sequence[Step], *, trace: bool = False) -> World:
-    """Run a history to its end. Raises `Failed`."""
-    world = World(setting, trace=trace)
+def play(
+    setting: Setting,
+    steps: Sequence[Step],
+    make: Callable[..., MemoryServer] = MemoryServer,
+    *,
+    trace: bool = False,
+) -> World:
+    """Run a history to its end, with the server that `make` makes. Raises `Failed`."""
+    world = World(setting, make, trace=trace)
     try:
         for step in steps:
             world.step(step)

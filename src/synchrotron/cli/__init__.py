@@ -1,6 +1,6 @@
 """The command line.
 
-In reading order: `market`, `story`, `stage`, `verdict`, `demo`, `command`.
+In reading order: `market`, `story`, `stage`, `verdict`, `demo`, `install`, `command`.
 """
 
 from synchrotron.cli.command import main

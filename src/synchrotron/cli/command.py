@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from synchrotron.cli.demo import demo as play_demo
+from synchrotron.cli.install import install_app
 
 main = typer.Typer(
     name="synchrotron",
@@ -60,3 +61,22 @@ def demo() -> None:
     Ends with 0 if all hold the same rows, otherwise with 1 and what differs.
     """
     raise typer.Exit(play_demo(Console(highlight=False)))
+
+
+@main.command()
+def install(
+    app: Annotated[str, typer.Argument(help="The application, as module:name.")],
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="SYNCHROTRON_DATABASE_URL",
+            help="The URL of a superuser, or of the database's owner with CREATEROLE.",
+        ),
+    ],
+) -> None:
+    """Put an application's tables, roles and policies into a PostgreSQL database.
+
+    Repeatable: what is there already stays. Ends with 0, or with 1 and what is in the way;
+    nothing was changed then.
+    """
+    raise typer.Exit(install_app(Console(highlight=False), app, database))

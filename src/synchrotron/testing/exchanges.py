@@ -51,11 +51,11 @@ from synchrotron.core.messages import (
 )
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
-from synchrotron.testing.clients import Client
+from synchrotron.server.clients import Client
+from synchrotron.server.parts import Parts, with_part
 from synchrotron.testing.downloads import Downloads
 from synchrotron.testing.gate import Gate
 from synchrotron.testing.membership import Membership, Viewer
-from synchrotron.testing.parts import Parts, with_part
 from synchrotron.testing.proposals import Proposals
 from synchrotron.testing.rights import Rights
 from synchrotron.testing.server_state import State
