@@ -7,6 +7,7 @@ may serve one history (H10).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -25,12 +26,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from synchrotron.core.messages import SnapshotRequest, SyncRequest
-from synchrotron.errors import Offline, ProtocolError, UsageError
+from synchrotron.errors import Offline, ProtocolError, ServerError, SynchrotronError, UsageError
 from synchrotron.server.authority import Authority
 from synchrotron.server.bodies import UnknownFormat, coding_for, read_message, reply
+from synchrotron.server.exchange import Bounds
 from synchrotron.server.limits import LimitExceeded, OpenStreams, Rates, check_size
 from synchrotron.server.metrics import Metrics, kind_of
 from synchrotron.server.openapi import document
+from synchrotron.server.postgres import PostgresAuthority
 from synchrotron.server.settings import Options, Settings, read_settings
 from synchrotron.server.streams import EventStreams, snapshot_response
 from synchrotron.server.tokens import Bearer, Fetch, KeysUnavailable, TokenRefused, Tokens
@@ -42,6 +45,8 @@ tracer = trace.get_tracer("synchrotron.server")
 KEYS_BYTES_MAX = 1_000_000
 KEYS_TIMEOUT_S = 10
 UNAVAILABLE_RETRY_S = 5
+PRUNE_EVERY_S = 3600
+DAY_S = 24 * 3600
 
 Connect = Callable[[], AbstractAsyncContextManager[Authority]]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -67,7 +72,42 @@ def asgi(
     database = database or os.environ.get("SYNCHROTRON_DATABASE_URL")
     if not database:
         raise UsageError("which database? Give database=… or set SYNCHROTRON_DATABASE_URL")
-    raise UsageError("there is no server on PostgreSQL yet: give authority=…")
+    return Server(settings, _connected(database, settings), fetch=fetch or fetch_keys)
+
+
+def _connected(database: str, settings: Settings) -> Connect:
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Authority]:
+        bounds = Bounds(
+            max_clock_drift_ms=settings.max_clock_drift_ms,
+            max_backdate_ms=settings.max_backdate_ms,
+            page_events=settings.page_events,
+        )
+        connections_max = settings.connections_max
+        async with PostgresAuthority(
+            database, bounds=bounds, connections_max=connections_max
+        ) as history:
+            pruning = asyncio.create_task(_prune(history, settings.retention_days))
+            try:
+                yield history
+            finally:
+                pruning.cancel()
+                await asyncio.gather(pruning, return_exceptions=True)
+
+    return connect
+
+
+async def _prune(history: PostgresAuthority, retention_days: float | None) -> None:
+    """Fold what is older into the rows, again and again; several processes may do so."""
+    while retention_days is not None:
+        try:
+            pruned = await history.prune(
+                older_than_ms=int((time.time() - retention_days * DAY_S) * 1000)
+            )
+            logger.info("pruned=%d", pruned, extra={"fields": {"pruned": pruned}})
+        except SynchrotronError as error:
+            logger.warning("history cannot be pruned now: %s", error)
+        await asyncio.sleep(PRUNE_EVERY_S)
 
 
 def _given(authority: Authority) -> Connect:
@@ -119,6 +159,7 @@ class Server:
         self._wishes: Reader[SnapshotRequest] = Reader(SnapshotRequest)
         self._authority: Authority | None = None
         self._held = AsyncExitStack()
+        self._connecting = asyncio.Lock()
         self._app = self._make_app()
 
     def _make_app(self) -> Starlette:
@@ -144,8 +185,17 @@ class Server:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        await self.open()
         yield
         await self.close()
+
+    async def open(self) -> None:
+        """Connect to the authority, so that what is wrong with it is told at once.
+
+        Where this application is mounted in another one, the first request does it. Raises
+        `ServerError` or `Offline`.
+        """
+        await self._history()
 
     async def close(self) -> None:
         """End the event streams, and leave the authority.
@@ -161,9 +211,10 @@ class Server:
         self._streams.close()
 
     async def _history(self) -> Authority:
-        if self._authority is None:
-            self._authority = await self._held.enter_async_context(self._connect())
-        return self._authority
+        async with self._connecting:
+            if self._authority is None:
+                self._authority = await self._held.enter_async_context(self._connect())
+            return self._authority
 
     # ---- the routes -----------------------------------------------------------------
 
@@ -266,7 +317,7 @@ class Server:
                 return self._problem("format", str(error))
             case LimitExceeded():
                 return self._limit(error)
-            case Offline() | KeysUnavailable():
+            case Offline() | ServerError() | KeysUnavailable():
                 return self._problem("unavailable", str(error), retry_after_s=UNAVAILABLE_RETRY_S)
             case TimeoutError():
                 wait = self.settings.body_timeout_s

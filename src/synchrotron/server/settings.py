@@ -28,6 +28,11 @@ class Options(TypedDict, total=False):
     event_streams_max: int
     event_streams_per_user: int
     body_timeout_s: float
+    max_clock_drift_ms: int
+    max_backdate_ms: int | None
+    page_events: int | None
+    connections_max: int
+    retention_days: float | None
     metrics: bool
 
 
@@ -56,6 +61,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Open event streams of one user, of this process."""
     body_timeout_s: float = 30.0
     """How long a body may take to arrive."""
+    max_clock_drift_ms: int = 60_000
+    """Order keys further in the future are refused (O4)."""
+    max_backdate_ms: int | None = None
+    """Where set, order keys further in the past are refused (O4)."""
+    page_events: int | None = None
+    """As many events make a page at most, where a replica asks for no fewer."""
+    connections_max: int = 8
+    """To PostgreSQL, of this process; beside them there is one that listens."""
+    retention_days: float | None = None
+    """Where set, older history is folded into the rows, every hour (F3)."""
     metrics: bool = True
     """Whether `/metrics` is there; it names no users."""
 
