@@ -29,6 +29,8 @@
     │   ├── OtherApplication
     │   └── WrongUser
     ├── MachineError             the machine: disk, memory, locks; nothing was changed, try again
+    ├── ServerError              whoever runs the server
+    │   └── InstallationError
     └── SyncError                the network or the server; everything stays queued
         ├── Offline
         ├── Unauthorized
@@ -167,6 +169,14 @@ class WrongUser(FileError):
 
 class MachineError(SynchrotronError):
     """The machine failed: disk full, I/O, memory, a lock. The transaction was rolled back."""
+
+
+class ServerError(SynchrotronError):
+    """The server cannot work on this database as it is; the message says what to do."""
+
+
+class InstallationError(ServerError):
+    """An application cannot be installed into a database; nothing was changed."""
 
 
 class SyncError(SynchrotronError):

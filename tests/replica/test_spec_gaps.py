@@ -7,11 +7,11 @@ import pytest
 from tests.replica import shop
 from tests.replica.conftest import EVERYONE, Wire
 from tests.replica.shop import add, create_counter, give_badge
+from tests.servers import new_server
 
 from synchrotron import App, Context
 from synchrotron.core.messages import SyncAnswer, SyncRequest
 from synchrotron.errors import Offline
-from synchrotron.testing.memory_server import MemoryServer
 
 # ---- O6: one run is accepted once, whatever its ids --------------------------------
 
@@ -183,7 +183,7 @@ def test_a_replica_whose_schema_is_behind_leaves_out_what_it_does_not_know(world
         ctx.execute("UPDATE counter SET colour = 'red', n = n + 100 WHERE id = ?", (id,))
         ctx.execute("INSERT INTO paint DEFAULT VALUES")
 
-    server = MemoryServer(newer, EVERYONE, world.clock, entropy=world.entropy)
+    server = new_server(newer, EVERYONE, world.clock, entropy=world.entropy)
 
     def synced(user, app):
         wire = Wire(server.connect(user), world.clock)

@@ -20,7 +20,8 @@ from synchrotron.app.row import Row
 from synchrotron.app.undo import Undone
 from synchrotron.core.ids import ActionId, Entropy, as_client_id
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import Closed, QueryError, UnknownAction, WrongUser
+from synchrotron.errors import Closed, QueryError, UnknownAction
+from synchrotron.replica.background import POLL_S, Background
 from synchrotron.replica.engine import Engine, Ran
 from synchrotron.replica.events import EventName, Listeners, SyncReport
 from synchrotron.replica.live import Live, LiveQueries
@@ -86,36 +87,37 @@ class Replica:
         entropy: Entropy | None = None,
         key: Key | None = None,
         strict: bool = False,
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         self._definition = definition
         self._closed = False
         self._listeners = Listeners()
         self._live = LiveQueries(self._listeners)
         self._news = threading.Condition()
-        user = user or (transport.user if transport else None)
+        of_token = transport.user if transport else None
         entropy = entropy or os.urandom
         identity = None if client_id is None else as_client_id(client_id)
         store = Store(
-            definition, path, entropy=entropy, client_id=identity, user=user or "", key=key
+            definition,
+            path,
+            entropy=entropy,
+            client_id=identity,
+            user=user or of_token or "",
+            key=key,
         )
         self._database = store.database
         self._engine = Engine(store, clock or machine_clock, entropy)
         self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)
+        self._background: Background | None = None
+        self._on_close = on_close
         try:
-            self._belongs_to(user)
+            self._engine.claim(user)
+            self._engine.claim(of_token)
             if strict:
                 self._engine.be_strict()
         except BaseException:
             self.close()
             raise
-
-    def _belongs_to(self, user: str | None) -> None:
-        owner = self._engine.claim(user)
-        if user and owner != user:
-            raise WrongUser(
-                f"{self._database.path} belongs to user {owner!r}, not {user!r}: "
-                "open another file for this user"
-            )
 
     # ---- running and reading ----------------------------------------------------------
 
@@ -149,6 +151,8 @@ class Replica:
     def _told(self, ran: Ran) -> Run[Any]:
         if ran.changes and "tables" in self._listeners:
             self._listeners.emit("tables", {change.table for change in ran.changes})
+        if self._background is not None:
+            self._background.ran()
         return Run(self, ran.record.id, ran.result)
 
     @overload
@@ -296,6 +300,31 @@ class Replica:
         self._check_open()
         return self._syncing.sync()
 
+    def syncing(self, *, poll_s: float = POLL_S) -> Background:
+        """Keep in step with the server in the background, for as long as a `with` lasts.
+
+        Own runs are uploaded and others' commits taken in as they come; where the server's
+        events fail it is asked every `poll_s` seconds. What happens is told by `state` and
+        the events of `on`; errors are logged, and what failed is tried again.
+        """
+        self._check_open()
+        if self._background is not None and not self._background.ended:
+            raise UsageError("this replica is syncing already")
+        self._background = Background(
+            self._syncing,
+            self._syncing.transport,
+            lambda: self._engine.state().cursor,
+            poll_s=poll_s,
+        )
+        return self._background
+
+    def syncing_async(self, *, poll_s: float = POLL_S) -> Background:
+        """The same for `async with`: beginning and ending do not hold up the event loop.
+
+        Exchanges, taking in and callbacks happen in a thread of its own.
+        """
+        return self.syncing(poll_s=poll_s)
+
     @property
     def state(self) -> str:
         """`offline`, `syncing`, `in step` or `blocked: …`."""
@@ -324,6 +353,10 @@ class Replica:
         """Close the database. Everything committed is kept; closing twice does no harm."""
         if not self._closed:
             self._closed = True
+            if self._background is not None:
+                self._background.stop()
+            if self._on_close is not None:
+                self._on_close()
             self._engine.close()
             self._live.close()
             with self._news:

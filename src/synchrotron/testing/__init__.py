@@ -1,8 +1,8 @@
 """What tests of applications need: a server in the same process, an oracle, a simulator.
 
-In reading order: `clients`, `parts`, `undo`, `server_state`, `server_tables`,
-`membership`, `downloads`, `proposals`, `rights`, `uploads`, `gate`, `exchanges`, `memory_server`,
-`oracle`, `purity`, `simulation`.
+In reading order: `undo`, `server_state`, `server_tables`, `membership`,
+`downloads`, `proposals`, `rights`, `uploads`, `gate`, `exchanges`, `memory_server`,
+`memory_authority`, `oracle`, `purity`, `simulation`.
 """
 
 from synchrotron.testing.memory_server import MemoryServer
