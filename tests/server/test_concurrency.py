@@ -78,6 +78,7 @@ def test_replicas_that_upload_at_once_all_end_with_every_row(database: str, tmp_
     execute(database, AUDIT)
     sockets = [str(tmp_path / name) for name in ("one", "two")]
     servers = [start("serve", database, path) for path in sockets]
+    workers: list[subprocess.Popen[str]] = []
     try:
         assert [line_of(server) for server in servers] == ["ready", "ready"]
         with open_transactions(database):
@@ -88,9 +89,9 @@ def test_replicas_that_upload_at_once_all_end_with_every_row(database: str, tmp_
             assert [line_of(worker) for worker in workers] == ["worked"] * 4
         reports = [json.loads(line) for worker in workers for line in rest_of(worker, 4)]
     finally:
-        for process in servers:
+        for process in [*servers, *workers]:
             process.kill()
-            process.wait()
+            process.communicate()
     kinds: Counter[str] = Counter()
     for report in reports:
         kinds.update(report["kinds"])
