@@ -2,5 +2,6 @@
 
 In reading order: `authority`, `clients`, `parts`, `form`, `tables`, `install`, `database`,
 `installed`, `fates`, `history`, `shadow`, `live`, `upload`, `download`, `store`, `gate`,
-`exchange`, `snapshot`, `notify`, `retention`, `postgres`.
+`exchange`, `snapshot`, `notify`, `retention`,
+`postgres`, `embedded`.
 """
