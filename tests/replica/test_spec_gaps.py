@@ -275,7 +275,7 @@ def painting(migrated: bool) -> App:
 @pytest.fixture
 def painters(world, tmp_path):
     """A server that is migrated; opens replicas of it, each on a file of its own."""
-    server = MemoryServer(painting(True), EVERYONE, world.clock, entropy=world.entropy)
+    server = new_server(painting(True), EVERYONE, world.clock, entropy=world.entropy)
     opened = []
 
     def open(user, *, migrated):

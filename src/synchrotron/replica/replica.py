@@ -20,7 +20,7 @@ from synchrotron.app.row import Row
 from synchrotron.app.undo import Undone
 from synchrotron.core.ids import ActionId, Entropy, as_client_id
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import Closed, QueryError, UnknownAction
+from synchrotron.errors import Closed, QueryError, UnknownAction, UsageError
 from synchrotron.replica.background import POLL_S, Background
 from synchrotron.replica.engine import Engine, Ran
 from synchrotron.replica.events import EventName, Listeners, SyncReport
