@@ -43,7 +43,7 @@ from synchrotron.replica.exchange import (
 )
 from synchrotron.replica.floors import Staging, prune, rebase
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
-from synchrotron.replica.revision import Revised, Revision
+from synchrotron.replica.revision import FloorClash, Revised, Revision
 from synchrotron.replica.runner import Runner
 from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
@@ -155,9 +155,12 @@ class Engine:
 
     def take(self, request: SyncRequest, answer: SyncAnswer) -> Taken:
         """Take an answer in, or leave everything as it is (S1)."""
-        with self._changing_state() as state:
-            taking = Taking(self.store, self._runner, state, self._now_ms(state), self._entropy)
-            return taking.take(request, answer)
+        try:
+            with self._changing_state() as state:
+                taking = Taking(self.store, self._runner, state, self._now_ms(state), self._entropy)
+                return taking.take(request, answer)
+        except FloorClash:
+            return nothing_taken(Next(again=True, rebase=True))
 
     def ask_snapshot(self, *, new_epoch: bool = False) -> SnapshotRequest:
         with self._changing_state(durable=True) as state:

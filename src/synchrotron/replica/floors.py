@@ -14,6 +14,7 @@ import msgspec
 from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, timestamp_of
 from synchrotron.core.ids import Audience, Seq, action_id
 from synchrotron.core.messages import SnapshotEnd, SnapshotHead, SnapshotRows
+from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revised, Revision
@@ -111,11 +112,16 @@ def rebase(
         if not entry.own:
             continue
         if entry.record.id in accepted and entry.pending:
-            set_aside.put(entry.record, _accepted(entry, head))
+            set_aside.put(entry.record, _accepted(entry.record, head))
         elif entry.pending or (new_epoch and entry.record.id not in accepted):
             kept.append(entry)
         else:
             set_aside.put(entry.record, outcome_of(entry, head.server_floor))
+    for record, outcome in list(set_aside.parked()):
+        # An id of another copy of the file may be that of another run (O6).
+        same = record.client_id == state.client_id and outcome.reason != "restored"
+        if same and record.id in accepted:
+            set_aside.put(record, _accepted(record, head))
     known = state.audiences
     _replace_rows(store, staging)
     store.log.clear()
@@ -158,9 +164,9 @@ def audiences_of(entry: Entry) -> set[Audience]:
     return {*(entry.record.audiences or ()), *(target.audience for target in entry.effects)}
 
 
-def _accepted(entry: Entry, head: SnapshotHead) -> Outcome:
-    final = head.server_floor is not None and entry.key <= head.server_floor
-    return Outcome(id=entry.record.id, state="accepted", seq=head.horizon, final=final)
+def _accepted(record: ActionRecord, head: SnapshotHead) -> Outcome:
+    final = head.server_floor is not None and record.order_key <= head.server_floor
+    return Outcome(id=record.id, state="accepted", seq=head.horizon, final=final)
 
 
 def _replace_rows(store: Store, staging: Staging) -> None:
