@@ -24,6 +24,7 @@ from synchrotron.core.messages import (
     SnapshotRows,
 )
 from synchrotron.core.patches import Target
+from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revised, Revision
@@ -181,11 +182,16 @@ def rebase(
         if not entry.own:
             continue
         if entry.record.id in accepted and entry.pending:
-            set_aside.put(entry.record, _accepted(entry, head))
+            set_aside.put(entry.record, _accepted(entry.record, head))
         elif entry.pending or (new_epoch and entry.record.id not in accepted):
             kept.append(entry)
         else:
             set_aside.put(entry.record, outcome_of(entry, head.server_floor))
+    for record, outcome in list(set_aside.parked()):
+        # An id of another copy of the file may be that of another run (O6).
+        same = record.client_id == state.client_id and outcome.reason != "restored"
+        if same and record.id in accepted:
+            set_aside.put(record, _accepted(record, head))
     known = state.audiences
     replaced = _replace_rows(store, staging)
     store.log.clear()
@@ -230,9 +236,9 @@ def audiences_of(entry: Entry) -> set[Audience]:
     return {*(entry.record.audiences or ()), *(target.audience for target in entry.effects)}
 
 
-def _accepted(entry: Entry, head: SnapshotHead) -> Outcome:
-    final = head.server_floor is not None and entry.key <= head.server_floor
-    return Outcome(id=entry.record.id, state="accepted", seq=head.horizon, final=final)
+def _accepted(record: ActionRecord, head: SnapshotHead) -> Outcome:
+    final = head.server_floor is not None and record.order_key <= head.server_floor
+    return Outcome(id=record.id, state="accepted", seq=head.horizon, final=final)
 
 
 def _replace_rows(store: Store, staging: Staging) -> set[str]:
