@@ -30,7 +30,7 @@ from synchrotron.core.messages import (
 )
 from synchrotron.core.patches import RowKey
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError
+from synchrotron.errors import NewerFile, ProtocolError, UnknownOutcome, UsageError
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.exchange import (
     Next,
@@ -87,8 +87,18 @@ class Engine:
     def _changing_state(self, *, durable: bool = False) -> Iterator[State]:
         with self._transaction(durable=durable):
             state = self.store.read_state()
+            self._check_migrations(state.migrations)
             yield state
             self.store.write_state(state)
+
+    def _check_migrations(self, seen: int) -> None:
+        """What we would write is of another schema, if a newer version has migrated the file."""
+        known = len(self.store.definition.migrations)
+        if seen != known:
+            raise NewerFile(
+                f"{self.store.database.path} was migrated by a newer version meanwhile (it has "
+                f"seen {seen} migrations, this version {known}): close it, and upgrade"
+            )
 
     def state(self) -> State:
         with self.lock:
@@ -124,6 +134,7 @@ class Engine:
         self, action: Action[Any, Any], arguments: Arguments
     ) -> tuple[int, Timestamp, ActionRecord]:
         stamp = self._stamps.latest()
+        self._check_migrations(stamp.migrations)
         if not stamp.user:
             raise UsageError("whose action is this? Open the replica with user=…, or with a token")
         now_ms = self._clock() + stamp.clock_offset_ms
