@@ -12,12 +12,14 @@ gives for all actions in order (S7).
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from synchrotron import App, Context, Replica
@@ -53,12 +55,15 @@ MIGRATIONS = (
 NEWEST = len(MIGRATIONS)
 ITEMS = ("a", "b", "c")
 ROUNDS_MAX = 40
+FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""In memory where there is such a folder: what is flushed here outlives nothing."""
 
 
 class Failed(AssertionError):
     """An oracle is violated."""
 
 
+@cache
 def make_app(version: int) -> App:
     """The application as it was after so many migrations. Old actions stay beside new ones."""
     app = App("growing", schema=SCHEMA, migrations=MIGRATIONS[:version])
@@ -138,7 +143,7 @@ class World:
         users = ("ann", "bob", "cyd", "dee")
         sets = {user: {"all"} for user in users}
         self.server = MemoryServer(self.apps[0], sets, self.clock, entropy=self.dice.randbytes)
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=FOLDER)
         self.made: dict[str, Peer] = {}
         self.seen: Counter[str] = Counter()
         # The last one has all code from the beginning, and so can correct what others cannot.

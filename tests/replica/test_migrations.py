@@ -1,5 +1,7 @@
 """Files, replicas and servers of different versions of one application."""
 
+from functools import cache
+
 import pytest
 from tests.replica.conftest import EVERYONE
 
@@ -30,6 +32,7 @@ MIGRATIONS = (
 )
 
 
+@cache
 def version(number):
     """The application after so many migrations."""
     app = App("shelf", schema=SCHEMA, migrations=MIGRATIONS[:number])
@@ -68,8 +71,9 @@ def shelf(tmp_path, world):
     """Open replicas of any version, on files, beside a server that starts as the first."""
 
     class Shelf:
-        server = MemoryServer(version(0), EVERYONE, world.clock, entropy=world.entropy)
-        opened = []
+        def __init__(self):
+            self.server = MemoryServer(version(0), EVERYONE, world.clock, entropy=world.entropy)
+            self.opened = []
 
         def open(self, user, number):
             replica = version(number).open(
@@ -226,7 +230,7 @@ def test_a_migration_runs_once_however_many_come_at_once_and_a_file_does_not_go_
         assert items(a) == {"x": plain(0)}
         assert a.query("SELECT * FROM label") == []
     a.close()
-    with pytest.raises(NewerFile, match="has seen 2 migrations .* has 1: upgrade the application"):
+    with pytest.raises(NewerFile, match=r"has seen 2 migrations .* has 1: upgrade the application"):
         shelf.open("alice", 1)
 
 
@@ -238,7 +242,7 @@ def test_a_version_that_has_a_file_open_while_a_newer_one_migrates_it_writes_no_
     newer = shelf.open("alice", 1)
     run(newer, "add", 2, id="x", by=1)
     for write in (lambda: run(old, "add", id="x", by=1), old.sync, lambda: old.prune()):
-        with pytest.raises(NewerFile, match="migrated by a newer version meanwhile.*upgrade"):
+        with pytest.raises(NewerFile, match=r"migrated by a newer version meanwhile.*upgrade"):
             write()
     assert [row["n"] for row in old.query("SELECT n FROM item")] == [1]
     shelf.serve(1)
