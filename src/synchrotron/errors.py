@@ -19,6 +19,7 @@
     │   ├── ValueRefused
     │   ├── KeyRefused
     │   ├── AudienceRefused
+    │   ├── ImpureAction
     │   └── ConstraintError
     │       └── ForeignKeyError
     ├── FileError                whoever looks after the database file
@@ -28,6 +29,8 @@
     │   ├── OtherApplication
     │   └── WrongUser
     ├── MachineError             the machine: disk, memory, locks; nothing was changed, try again
+    ├── ServerError              whoever runs the server
+    │   └── InstallationError
     └── SyncError                the network or the server; everything stays queued
         ├── Offline
         ├── Unauthorized
@@ -37,6 +40,8 @@
 `RefusedInAction` may also be raised when an action is replayed. It is then the
 application's history that refuses (A7): the action has no effect at that place.
 A `MachineError` never becomes part of history.
+
+`DeterminismWarning` is a warning, not an error: what it tells of may well be harmless.
 """
 
 from __future__ import annotations
@@ -122,6 +127,10 @@ class AudienceRefused(RefusedInAction):
     """A row moved between audiences (A11), or lies outside those its action declares (A10)."""
 
 
+class ImpureAction(RefusedInAction):
+    """In strict mode: an action rests on more than its record and the rows (A3)."""
+
+
 class ConstraintError(RefusedInAction):
     """A constraint of the schema was violated."""
 
@@ -162,6 +171,14 @@ class MachineError(SynchrotronError):
     """The machine failed: disk full, I/O, memory, a lock. The transaction was rolled back."""
 
 
+class ServerError(SynchrotronError):
+    """The server cannot work on this database as it is; the message says what to do."""
+
+
+class InstallationError(ServerError):
+    """An application cannot be installed into a database; nothing was changed."""
+
+
 class SyncError(SynchrotronError):
     """An exchange with the server failed. Pending actions stay queued."""
 
@@ -180,3 +197,7 @@ class ProtocolError(SyncError):
 
 class Blocked(SyncError):
     """Syncing cannot go on before someone acts; the message says who and how."""
+
+
+class DeterminismWarning(UserWarning):
+    """In strict mode: an action that another machine, or a later version, may replay otherwise."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import apsw
 
 from synchrotron.app.action import Action, Templates
 from synchrotron.app.context import Context
 from synchrotron.app.ddl import NEW_ID
+from synchrotron.app.extension import sqlalchemy_extension
 from synchrotron.app.local import Local, read_local
 from synchrotron.app.migrations import joined, read_sources
 from synchrotron.app.schema import Schema, read_schema
 from synchrotron.app.undo import RESERVED, UNDO, is_foreign, undo_action
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ActionDefinitionError, SchemaError
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +36,8 @@ class Register(Protocol):
 class Definition:
     """What an author writes, checked when it is written.
 
-    `schema` is SQL that SQLite and PostgreSQL both take. `audiences` is a query giving
+    `schema` is SQL that SQLite and PostgreSQL both take, or a SQLAlchemy `MetaData`, which
+    holds also what `migrations` add. `audiences` is a query giving
     `user_id, audience_key`; without it every user has exactly the audience
     `user:<user>`. `policies` are PostgreSQL policies for the server. `migrations` are
     additive SQL, run in order, each once: what is written already stays as it is. `local`
@@ -43,7 +48,7 @@ class Definition:
         self,
         name: str,
         *,
-        schema: str,
+        schema: str | MetaData,
         audiences: str | None = None,
         policies: str | None = None,
         migrations: Sequence[str] = (),
@@ -57,6 +62,8 @@ class Definition:
         if isinstance(migrations, str):
             raise SchemaError("migrations are a list of scripts: write [script] for a single one")
         self.migrations = tuple(migrations)
+        if not isinstance(schema, str):
+            schema = str(sqlalchemy_extension().adopt(schema, self.migrations))
         self.sources = (schema, *self.migrations)
         self.schema: Schema = read_sources(schema, self.migrations)
         self.audiences = audiences

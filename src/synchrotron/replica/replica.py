@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import apsw
 import msgspec
@@ -20,7 +20,8 @@ from synchrotron.app.row import Row
 from synchrotron.app.undo import Undone
 from synchrotron.core.ids import ActionId, Entropy, as_client_id
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import Closed, QueryError, UnknownAction, WrongUser
+from synchrotron.errors import Closed, QueryError, UnknownAction, UsageError
+from synchrotron.replica.background import POLL_S, Background
 from synchrotron.replica.engine import Engine, Ran
 from synchrotron.replica.events import EventName, Listeners, SyncReport
 from synchrotron.replica.live import Live, LiveQueries
@@ -30,6 +31,9 @@ from synchrotron.replica.transport import Transport
 from synchrotron.store.database import machine_errors
 from synchrotron.store.encryption import Key
 from synchrotron.store.store import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,34 +86,38 @@ class Replica:
         clock: Callable[[], int] | None = None,
         entropy: Entropy | None = None,
         key: Key | None = None,
+        strict: bool = False,
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         self._definition = definition
         self._closed = False
         self._listeners = Listeners()
         self._live = LiveQueries(self._listeners)
         self._news = threading.Condition()
-        user = user or (transport.user if transport else None)
+        of_token = transport.user if transport else None
         entropy = entropy or os.urandom
         identity = None if client_id is None else as_client_id(client_id)
         store = Store(
-            definition, path, entropy=entropy, client_id=identity, user=user or "", key=key
+            definition,
+            path,
+            entropy=entropy,
+            client_id=identity,
+            user=user or of_token or "",
+            key=key,
         )
         self._database = store.database
         self._engine = Engine(store, clock or machine_clock, entropy)
         self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)
+        self._background: Background | None = None
+        self._on_close = on_close
         try:
-            self._belongs_to(user)
+            self._engine.claim(user)
+            self._engine.claim(of_token)
+            if strict:
+                self._engine.be_strict()
         except BaseException:
             self.close()
             raise
-
-    def _belongs_to(self, user: str | None) -> None:
-        owner = self._engine.claim(user)
-        if user and owner != user:
-            raise WrongUser(
-                f"{self._database.path} belongs to user {owner!r}, not {user!r}: "
-                "open another file for this user"
-            )
 
     # ---- running and reading ----------------------------------------------------------
 
@@ -143,16 +151,26 @@ class Replica:
     def _told(self, ran: Ran) -> Run[Any]:
         if ran.changes and "tables" in self._listeners:
             self._listeners.emit("tables", {change.table for change in ran.changes})
+        if self._background is not None:
+            self._background.ran()
         return Run(self, ran.record.id, ran.result)
 
     @overload
-    def query(self, sql: str, params: Parameters = (), *, into: None = None) -> list[Row]: ...
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: None = None
+    ) -> list[Row]: ...
 
     @overload
-    def query(self, sql: str, params: Parameters = (), *, into: type[T]) -> list[T]: ...
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: type[T]
+    ) -> list[T]: ...
 
-    def query(self, sql: str, params: Parameters = (), *, into: type[Any] | None = None) -> Any:
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: type[Any] | None = None
+    ) -> Any:
         """Read rows as of the last commit, without waiting for a sync.
+
+        With SQLAlchemy it may be a construct, such as `select(Todo)`.
 
         `into` converts each row to a dataclass, TypedDict or msgspec Struct. Raises
         `QueryError`, and `WriteOutsideAction` for a statement that writes (A2).
@@ -189,8 +207,15 @@ class Replica:
         except msgspec.ValidationError as error:
             raise QueryError(f"a row does not fit {into.__name__}: {error}") from error
 
-    def _rows(self, sql: str, params: Parameters) -> list[Row]:
-        return self._reading(lambda reader: self._engine.store.queries(reader).execute(sql, params))
+    def _rows(self, sql: str | Executable, params: Parameters) -> list[Row]:
+        def read(reader: apsw.Connection) -> list[Row]:
+            statements = self._engine.store.queries(reader)
+            if isinstance(sql, str):
+                return statements.execute(sql, params)
+            rows: list[Row] = statements.bridge.read(sql, params)
+            return rows
+
+        return self._reading(read)
 
     def _reading(self, use: Callable[[apsw.Connection], T]) -> T:
         # In memory there is one connection: queries take turns with writing.
@@ -275,6 +300,31 @@ class Replica:
         self._check_open()
         return self._syncing.sync()
 
+    def syncing(self, *, poll_s: float = POLL_S) -> Background:
+        """Keep in step with the server in the background, for as long as a `with` lasts.
+
+        Own runs are uploaded and others' commits taken in as they come; where the server's
+        events fail it is asked every `poll_s` seconds. What happens is told by `state` and
+        the events of `on`; errors are logged, and what failed is tried again.
+        """
+        self._check_open()
+        if self._background is not None and not self._background.ended:
+            raise UsageError("this replica is syncing already")
+        self._background = Background(
+            self._syncing,
+            self._syncing.transport,
+            lambda: self._engine.state().cursor,
+            poll_s=poll_s,
+        )
+        return self._background
+
+    def syncing_async(self, *, poll_s: float = POLL_S) -> Background:
+        """The same for `async with`: beginning and ending do not hold up the event loop.
+
+        Exchanges, taking in and callbacks happen in a thread of its own.
+        """
+        return self.syncing(poll_s=poll_s)
+
     @property
     def state(self) -> str:
         """`offline`, `syncing`, `in step` or `blocked: …`."""
@@ -303,6 +353,10 @@ class Replica:
         """Close the database. Everything committed is kept; closing twice does no harm."""
         if not self._closed:
             self._closed = True
+            if self._background is not None:
+                self._background.stop()
+            if self._on_close is not None:
+                self._on_close()
             self._engine.close()
             self._live.close()
             with self._news:
