@@ -83,6 +83,7 @@ class Engine:
         self._clock = clock
         self._entropy = entropy
         self._staging: Staging | None = None
+        self._elsewhere: int | None = None
         self._asked = ("", 0)
         """The newest request's token, and when it was made."""
 
@@ -358,6 +359,21 @@ class Engine:
     def prune(self, keep: int) -> int:
         with self._changing_state() as state:
             return prune(self.store, state, keep)
+
+    def committed_elsewhere(self) -> bool:
+        """Whether another process has committed since this was last asked; True at first.
+
+        Never waits: as long as another thread is writing, it is not known yet.
+        """
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            before, self._elsewhere = self._elsewhere, self.store.database.commits_elsewhere()
+            return self._elsewhere != before
+        except apsw.ConnectionClosedError:
+            return False
+        finally:
+            self.lock.release()
 
     def close(self) -> None:
         with self.lock:
