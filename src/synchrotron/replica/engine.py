@@ -31,7 +31,13 @@ from synchrotron.core.messages import (
 )
 from synchrotron.core.patches import RowKey
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError, WrongUser
+from synchrotron.errors import (
+    NewerFile,
+    ProtocolError,
+    UnknownOutcome,
+    UsageError,
+    WrongUser,
+)
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.exchange import (
     Next,
@@ -77,6 +83,7 @@ class Engine:
         self._clock = clock
         self._entropy = entropy
         self._staging: Staging | None = None
+        self._elsewhere: int | None = None
         self._asked = ("", 0)
         """The newest request's token, and when it was made."""
 
@@ -93,8 +100,18 @@ class Engine:
     def _changing_state(self, *, durable: bool = False) -> Iterator[State]:
         with self._transaction(durable=durable):
             state = self.store.read_state()
+            self._check_migrations(state.migrations)
             yield state
             self.store.write_state(state)
+
+    def _check_migrations(self, seen: int) -> None:
+        """What we would write is of another schema, if a newer version has migrated the file."""
+        known = len(self.store.definition.migrations)
+        if seen != known:
+            raise NewerFile(
+                f"{self.store.database.path} was migrated by a newer version meanwhile (it has "
+                f"seen {seen} migrations, this version {known}): close it, and upgrade"
+            )
 
     def state(self) -> State:
         with self.lock:
@@ -148,6 +165,7 @@ class Engine:
         self, action: Action[Any, Any], arguments: Arguments
     ) -> tuple[int, Timestamp, ActionRecord]:
         stamp = self._stamps.latest()
+        self._check_migrations(stamp.migrations)
         if not stamp.user:
             raise UsageError("whose action is this? Open the replica with user=…, or with a token")
         now_ms = self._clock() + stamp.clock_offset_ms
@@ -344,6 +362,21 @@ class Engine:
     def prune(self, keep: int) -> int:
         with self._changing_state() as state:
             return prune(self.store, state, keep)
+
+    def committed_elsewhere(self) -> bool:
+        """Whether another process has committed since this was last asked; True at first.
+
+        Never waits: as long as another thread is writing, it is not known yet.
+        """
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            before, self._elsewhere = self._elsewhere, self.store.database.commits_elsewhere()
+            return self._elsewhere != before
+        except apsw.ConnectionClosedError:
+            return False
+        finally:
+            self.lock.release()
 
     def close(self) -> None:
         with self.lock:

@@ -77,7 +77,10 @@ class Staging:
 
     def __init__(self, store: Store) -> None:
         self._writer = store.writer
+        self._tables = store.schema.tables
         self._keys = {table.name: table.key for table in store.schema.tables.values()}
+        self.left_out = False
+        """Whether something came that this schema has no place for (S11)."""
         self.head: SnapshotHead | None = None
         self.resume: Resume | None = None
         """Where to go on after this snapshot broke off, if any row of it came."""
@@ -86,6 +89,7 @@ class Staging:
 
     def _begin(self) -> None:
         self.close()
+        self.left_out = False
         self._writer.execute("CREATE TEMP TABLE synchrotron_staged (chunk BLOB)")
         self._writer.execute(
             "CREATE TEMP TABLE synchrotron_changed (target TEXT PRIMARY KEY, row BLOB)"
@@ -97,6 +101,8 @@ class Staging:
             case SnapshotHead():
                 self._take_head(chunk)
             case SnapshotChanges():
+                for row in chunk.rows:
+                    self._note(row.table, (row.values or {},))
                 self._writer.executemany(
                     "INSERT OR REPLACE INTO temp.synchrotron_changed VALUES (?, ?)",
                     ((_place(row.target), msgspec.json.encode(row)) for row in chunk.rows),
@@ -124,6 +130,7 @@ class Staging:
         if head is None:
             raise ProtocolError("a snapshot begins with its head")
         self._rows += len(chunk.rows)
+        self._note(chunk.table, chunk.rows)
         self._writer.execute(
             "INSERT INTO temp.synchrotron_staged VALUES (?)", (msgspec.json.encode(chunk),)
         )
@@ -133,6 +140,10 @@ class Staging:
             self.resume = Resume(
                 head.horizon, head.token, head.audiences, chunk.table, chunk.audience, key
             )
+
+    def _note(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        table = self._tables.get(name)
+        self.left_out |= any(table is None or not table.has_columns(row) for row in rows)
 
     def rows(self) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
         """The rows of the tables that this replica has, some at a time."""
@@ -200,7 +211,7 @@ def rebase(
     state.server_floor = head.server_floor
     state.cursor, state.cursor_token = head.horizon, head.token
     state.audiences = frozenset(head.audiences)
-    state.bootstrapped = True
+    state.bootstrapped, state.left_out = True, staging.left_out
     if head.floor is not None:
         state.knows(head.floor)
     left = known - state.audiences

@@ -404,7 +404,8 @@ class Revision:
         self._record_effects(entry, decisions, befores, did)
         if any(effect.applied is not None for effect in entry.effects.values()):
             entry.error = None  # it raised, and what is known won over that
-        return left_out
+        # Tables that this schema does not have are left out on purpose (S11).
+        return [target for target in left_out if target.table in self._store.schema.tables]
 
     def _decide(
         self, entry: Entry, target: Target, attempt: Attempt, before: Before, had_unsent: bool

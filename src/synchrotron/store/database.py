@@ -239,6 +239,11 @@ class Database:
         """Whether this transaction has left a foreign key pointing nowhere."""
         return self.writer.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0] != 0
 
+    def commits_elsewhere(self) -> int:
+        """A number that is another one after a commit that was not the writer's."""
+        number: int = self.writer.execute("PRAGMA data_version").get
+        return number
+
     # ---- readers ------------------------------------------------------------------
 
     def on_reader(self, made: Callable[[apsw.Connection], None]) -> None:
