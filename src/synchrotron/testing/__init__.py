@@ -2,7 +2,7 @@
 
 In reading order: `clients`, `parts`, `undo`, `server_state`, `server_tables`,
 `membership`, `downloads`, `proposals`, `rights`, `uploads`, `gate`, `exchanges`,
-`memory_server`, `oracle`.
+`memory_server`, `oracle`, `pytest_plugin`.
 """
 
 from synchrotron.testing.memory_server import MemoryServer
