@@ -23,6 +23,8 @@ PACKAGES = (
     "app",
     "store",
     "replica",
+    "wire",
+    "client",
     "application",
     "__init__",
     "ext",

@@ -8,6 +8,7 @@
     │   ├── ArgumentError
     │   ├── UnknownAction
     │   ├── UnknownOutcome
+    │   ├── CannotUndo
     │   ├── WriteOutsideAction
     │   ├── NotReadOnly
     │   ├── QueryError
@@ -28,6 +29,8 @@
     │   ├── OtherApplication
     │   └── WrongUser
     ├── MachineError             the machine: disk, memory, locks; nothing was changed, try again
+    ├── ServerError              whoever runs the server
+    │   └── InstallationError
     └── SyncError                the network or the server; everything stays queued
         ├── Offline
         ├── Unauthorized
@@ -74,6 +77,10 @@ class UnknownAction(UsageError):
 
 class UnknownOutcome(UsageError):
     """No action with this id is known to this replica as its own."""
+
+
+class CannotUndo(UsageError):
+    """An action that cannot be undone by `undo`; the message says why, and what to do."""
 
 
 class WriteOutsideAction(UsageError):
@@ -162,6 +169,14 @@ class WrongUser(FileError):
 
 class MachineError(SynchrotronError):
     """The machine failed: disk full, I/O, memory, a lock. The transaction was rolled back."""
+
+
+class ServerError(SynchrotronError):
+    """The server cannot work on this database as it is; the message says what to do."""
+
+
+class InstallationError(ServerError):
+    """An application cannot be installed into a database; nothing was changed."""
 
 
 class SyncError(SynchrotronError):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.replica import shop
+from tests.servers import new_server
 
 from synchrotron import App, Replica
 from synchrotron.core.messages import SnapshotChunk, SnapshotRequest, SyncAnswer, SyncRequest
@@ -78,7 +79,7 @@ class World:
         self.folder = folder
         self.clock = Clock()
         self.entropy = random.Random(0).randbytes
-        self.server = MemoryServer(shop.app, audiences, self.clock, entropy=self.entropy, **options)
+        self.server = new_server(shop.app, audiences, self.clock, entropy=self.entropy, **options)
         self.wires: dict[Replica, Wire] = {}
 
     def replica(
@@ -92,7 +93,7 @@ class World:
     ) -> Replica:
         """Open a replica; a plain name is a file in the test's folder."""
         wire = Wire(self.server.connect(user), self.clock)
-        clock = self.clock.skewed(skew_ms)
+        clock = options.pop("clock", None) or self.clock.skewed(skew_ms)
         where = path if path == ":memory:" else self.folder / path
         replica = app.open(
             where, transport=wire, clock=clock, **{"entropy": self.entropy, **options}

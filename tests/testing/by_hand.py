@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
+from tests.servers import new_server
+
 from synchrotron.app.schema import read_schema
 from synchrotron.core.clock import OrderKey, Timestamp, order_key, to_datetime
 from synchrotron.core.ids import ActionId, Audience, ClientId, Seq, action_id
@@ -75,7 +77,7 @@ class Clock:
 
 def given(audiences: Any = BOTH, **options: Any) -> MemoryServer:
     """A server whose memberships are given as sets, and whose clock stands still."""
-    return MemoryServer(APP, audiences, options.pop("clock", Clock()), **options)
+    return new_server(APP, audiences, options.pop("clock", Clock()), **options)
 
 
 # ---- messages by hand --------------------------------------------------------------

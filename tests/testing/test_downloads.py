@@ -1,6 +1,7 @@
 """What a replica is told: events, rows at its floor, snapshots, pages."""
 
 import pytest
+from tests.servers import new_server
 from tests.testing.by_hand import (
     APP,
     NOW_MS,
@@ -28,7 +29,6 @@ from synchrotron.core.messages import (
     SnapshotHead,
 )
 from synchrotron.errors import UsageError
-from synchrotron.testing.memory_server import MemoryServer
 
 
 @pytest.mark.spec("F1")
@@ -134,7 +134,7 @@ def test_joining_what_was_pruned_above_the_replicas_floor_is_a_rebase() -> None:
 
 @pytest.mark.spec("F6")
 def test_creating_an_audience_is_no_rebase_whatever_was_pruned_elsewhere() -> None:
-    server = MemoryServer(APP, clock=Clock())
+    server = new_server(APP, clock=Clock())
     a = File(server, "alice", "a")
     a.ok(create_project(a, 1, "p1", "alice"))
     server.prune(keep=0)

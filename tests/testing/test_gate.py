@@ -1,6 +1,7 @@
 """Who may upload now."""
 
 import pytest
+from tests.servers import new_server
 from tests.testing.by_hand import (
     APP,
     P1,
@@ -20,7 +21,6 @@ from synchrotron.core.messages import (
     Invalid,
     Ok,
 )
-from synchrotron.testing.memory_server import MemoryServer
 
 
 @pytest.mark.spec("H3")
@@ -108,7 +108,7 @@ def test_there_is_one_lease_at_a_time_on_any_audience() -> None:
 
 @pytest.mark.spec("H3")
 def test_a_lease_stops_uploads_that_would_let_its_user_join() -> None:
-    server = MemoryServer(APP, clock=Clock())
+    server = new_server(APP, clock=Clock())
     a, b = File(server, "alice", "a"), File(server, "bob", "b")
     a.ok(create_project(a, 0, "p1", "alice", "bob"))
     for ms in range(1, 4):

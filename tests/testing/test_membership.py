@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from tests.servers import new_server
 from tests.testing.by_hand import (
     APP,
     P1,
@@ -21,7 +22,6 @@ from synchrotron.core.messages import (
     Denied,
     RowPatch,
 )
-from synchrotron.testing.memory_server import MemoryServer
 
 
 @pytest.mark.spec("H7")
@@ -61,7 +61,7 @@ def test_a_declared_audience_must_be_one_in_which_the_user_may_write() -> None:
 
 @pytest.mark.spec("H7a")
 def test_a_user_creates_a_project_and_makes_herself_its_member_in_one_action() -> None:
-    server = MemoryServer(APP, clock=Clock())
+    server = new_server(APP, clock=Clock())
     a, b = File(server, "alice", "a"), File(server, "bob", "b")
     answer = a.ok(create_project(a, 1, "p1", "alice"), a.action(2, insert("x")))
     assert answer.download.audiences == [P1]
@@ -74,7 +74,7 @@ def test_a_user_creates_a_project_and_makes_herself_its_member_in_one_action() -
 
 @pytest.mark.spec("H7a")
 def test_an_audience_without_members_belongs_to_its_creator() -> None:
-    server = MemoryServer(APP, clock=Clock())
+    server = new_server(APP, clock=Clock())
     a, b = File(server, "alice", "a"), File(server, "bob", "b")
     assert a.ok(create_project(a, 1, "p1")).download.audiences == [P1]
     a.ok(a.action(2, insert("x")))
@@ -87,7 +87,7 @@ def test_an_audience_without_members_belongs_to_its_creator() -> None:
 
 @pytest.mark.spec("H7a")
 def test_nobody_moves_into_an_audience_that_others_left() -> None:
-    server = MemoryServer(APP, clock=Clock())
+    server = new_server(APP, clock=Clock())
     a, b = File(server, "alice", "a"), File(server, "bob", "b")
     a.ok(create_project(a, 1, "p1", "alice"))
     gone = RowPatch("project_member", ["p1-alice"], P1, "delete")
@@ -102,7 +102,7 @@ def test_nobody_moves_into_an_audience_that_others_left() -> None:
 
 @pytest.mark.spec("H7a")
 def test_each_action_is_judged_after_the_ones_before_it() -> None:
-    server = MemoryServer(APP, clock=Clock())
+    server = new_server(APP, clock=Clock())
     a = File(server, "alice", "a")
     gone = RowPatch("project_member", ["p1-alice"], P1, "delete")
     answer = a.send(
@@ -132,7 +132,7 @@ def test_given_sets_are_the_whole_membership() -> None:
 @pytest.mark.spec("H7a")
 def test_without_audiences_every_user_has_exactly_their_own() -> None:
     app = SimpleNamespace(schema=APP.schema, audiences=None, migrations=())
-    server = MemoryServer(app, clock=Clock())
+    server = new_server(app, clock=Clock())
     a = File(server, "alice", "a")
     note = {"id": "n", "due": None, "cost": None, "done": False}
     mine, yours, new = (

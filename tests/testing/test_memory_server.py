@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from tests.servers import new_server
 from tests.testing.by_hand import (
     APP,
     Clock,
@@ -27,7 +28,6 @@ from synchrotron.core.messages import (
     Rebase,
 )
 from synchrotron.errors import UsageError
-from synchrotron.testing.memory_server import MemoryServer
 
 
 def test_rows_are_shown_as_python_values_by_key() -> None:
@@ -59,7 +59,7 @@ def test_history_and_log_hold_what_was_accepted() -> None:
 
 def test_memberships_can_be_set_only_where_they_were_given() -> None:
     with pytest.raises(UsageError, match="give MemoryServer audiences"):
-        _ = MemoryServer(APP).audiences
+        _ = new_server(APP).audiences
 
 
 def test_an_exception_leaves_the_server_as_it_was() -> None:
@@ -179,7 +179,7 @@ def test_an_upload_looks_only_at_what_is_new_and_at_the_rows_it_touches() -> Non
 
 @pytest.mark.spec("H11")
 def test_a_backup_stays_as_it_was() -> None:
-    server = MemoryServer(APP, clock=Clock())
+    server = new_server(APP, clock=Clock())
     a = File(server, "alice", "a")
     a.ok(create_project(a, 1, "p1", "alice"))
     backup = server.backup()

@@ -14,6 +14,8 @@ from synchrotron.app.ddl import NEW_ID
 from synchrotron.app.extension import sqlalchemy_extension
 from synchrotron.app.local import Local, read_local
 from synchrotron.app.schema import Schema, read_schema
+from synchrotron.app.undo import RESERVED, UNDO, is_foreign, undo_action
+from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ActionDefinitionError, SchemaError
 
 if TYPE_CHECKING:
@@ -68,6 +70,17 @@ class Definition:
         self.policies = policies
         self.local: Local = read_local(local, self.schema)
         self.actions: dict[tuple[str, int], Action[Any, Any]] = {}
+        self.undo = undo_action(self.schema)
+        self.built_in: dict[tuple[str, int], Action[Any, Any]] = {
+            (self.undo.name, self.undo.version): self.undo
+        }
+
+    def action_of(self, record: ActionRecord) -> Action[Any, Any] | None:
+        """The code that ran a record; None where this version lacks it (S10, S11)."""
+        found = (record.name, record.version)
+        if record.name == UNDO and is_foreign(self.schema, record.args):
+            return None
+        return self.actions.get(found) or self.built_in.get(found)
 
     def schema_after(self, migrations: int) -> Schema:
         """The schema as it was after the first so many migrations."""
@@ -116,6 +129,10 @@ class Definition:
 
         def register(function: Callable[..., Any]) -> Action[Any, Any]:
             action = Action[Any, Any](function, name=name, version=version, audience=audience)
+            if action.name.startswith(RESERVED):
+                raise ActionDefinitionError(
+                    f"{action.title}: names in {RESERVED} are reserved; take another one"
+                )
             if (action.name, action.version) in self.actions:
                 raise ActionDefinitionError(
                     f"{action.title} is defined twice: give the new one a version of its own"

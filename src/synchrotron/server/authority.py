@@ -13,7 +13,8 @@ class Authority(Protocol):
     """Answers the requests of users whose tokens were checked already (H9).
 
     Every method may be called by any number of tasks at once. Raises `ProtocolError` for a
-    message that the protocol does not allow; nothing is stored then.
+    message that the protocol does not allow, and `Offline` where history cannot be reached;
+    nothing is stored then.
     """
 
     async def sync(self, user: str, request: SyncRequest) -> SyncAnswer:
@@ -27,10 +28,11 @@ class Authority(Protocol):
     def commits(self, user: str) -> AsyncIterator[Seq]:
         """The horizon, each time something that this user can see was committed.
 
-        Several commits may come as one. It never ends by itself: close it.
+        Begins with the present horizon, as soon as no later commit can be missed. Several
+        commits may come as one. It never ends by itself: close it.
         """
         ...
 
     async def check(self) -> None:
-        """Raise where history cannot be reached now."""
+        """Raise `Offline` where history cannot be reached now."""
         ...

@@ -161,6 +161,10 @@ class Statements:
             raise StatementRefused("executemany gives no rows: use execute for each instead")
         self._connection.executemany(sql, bindings)
 
+    def reads(self, sql: str, params: Parameters = ()) -> frozenset[str]:
+        """The tables that a statement reads. Raises what running it would, for its text."""
+        return (self._known.get(sql) or self.inspect(sql, bind_all(params))).reads
+
     @cached_property
     def bridge(self) -> Any:
         """SQLAlchemy's way to this connection, for queries."""

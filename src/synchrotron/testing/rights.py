@@ -66,6 +66,8 @@ class Rights:
         record = sent.record
         if record.user != user or record.client_id != client:
             return Fault(None, "a replica uploads its own user's and its own client's actions (H9)")
+        if reason := self._proposals.record_fault(record):
+            return Fault(None, reason)
         if self._state.action_at(record.order_key):
             return Fault(None, f"another action has the order key {record.order_key}")
         seen: set[Target] = set()

@@ -23,8 +23,8 @@ from synchrotron.core.fold import apply, fold
 from synchrotron.core.ids import ActionId, Audience, ClientId, Seq, split_action_id
 from synchrotron.core.patches import Known, Patch, RowKey, Target, Values
 from synchrotron.core.records import ActionRecord
-from synchrotron.testing.clients import Client
-from synchrotron.testing.parts import Parts
+from synchrotron.server.clients import Client
+from synchrotron.server.parts import Parts
 from synchrotron.testing.undo import Undo
 
 NONE = Seq(0)

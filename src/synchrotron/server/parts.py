@@ -44,7 +44,7 @@ def with_part(kept: Parts | None, request: SyncRequest) -> Parts:
     some = next(iter(kept.requests.values()))
     if some.exchange.token != request.exchange.token:
         return Parts({request.part: request})
-    if _frame(some) != _frame(request):
+    if frame_of(some) != frame_of(request):
         raise ProtocolError(
             f"part {request.part} of an upload differs from part {some.part} in more than its "
             "actions and corrections"
@@ -52,6 +52,6 @@ def with_part(kept: Parts | None, request: SyncRequest) -> Parts:
     return Parts({request.part: request, **kept.requests})
 
 
-def _frame(request: SyncRequest) -> SyncRequest:
+def frame_of(request: SyncRequest) -> SyncRequest:
     """What the parts of an upload have in common."""
     return msgspec.structs.replace(request, actions=[], corrections=[], part=1)

@@ -1,0 +1,49 @@
+"""`synchrotron install`: an application's tables, roles and policies into a database."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from rich.console import Console
+
+from synchrotron.application import App
+from synchrotron.errors import SynchrotronError, UsageError
+
+
+def load_app(reference: str) -> App:
+    """The application that `module:name` names. Raises `UsageError`."""
+    module, _, name = reference.partition(":")
+    if not module or not name.isidentifier():
+        raise UsageError(f"{reference}: write module:name, such as todo:app")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{reference}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(found, App):
+        raise UsageError(f"{reference} is a {type(found).__name__}, not a synchrotron.App")
+    return found
+
+
+def install_app(console: Console, reference: str, database: str) -> int:
+    """Install, and tell what was done; the exit code."""
+    try:
+        from synchrotron.server.install import install
+    except ImportError as error:
+        console.print(f"[red]{error}[/red]: pip install 'pysynchrotron\\[server]'")
+        return 1
+    try:
+        app = load_app(reference)
+        done = install(app, database)
+    except SynchrotronError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}", markup=True)
+        return 1
+    console.print(f"{app.name}: {len(done.tables)} tables ({', '.join(done.tables)})")
+    if done.migrations:
+        console.print(f"{done.migrations} migrations were run")
+    console.print("The server may log in as any role after GRANT synchrotron_server TO it.")
+    return 0

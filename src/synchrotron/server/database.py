@@ -1,0 +1,174 @@
+"""The way to PostgreSQL: a pool of connections, and transactions that are tried again.
+
+Every connection acts as `synchrotron_server`, whatever role it logged in as: row level
+security judges by that role, and it owns nothing (H8). A transaction that PostgreSQL broke
+off, since it stood in another's way, is run again from its beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, IsolationLevel, errors
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from synchrotron.errors import InstallationError, Offline
+
+T = TypeVar("T")
+Connection: TypeAlias = AsyncConnection[tuple[Any, ...]]
+
+ATTEMPTS_MAX = 12
+STATEMENT_TIMEOUT_S = 120
+POOL_TIMEOUT_S = 30.0
+
+
+class Again(Exception):
+    """What a transaction was judged by has changed meanwhile: run it again."""
+
+
+_PASSING = (
+    Again,
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.LockNotAvailable,
+)
+
+
+class Database:
+    """A pool of connections to one database."""
+
+    def __init__(self, url: str, *, connections_max: int = 8) -> None:
+        self.url = url
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections_max,
+            timeout=POOL_TIMEOUT_S,
+            kwargs={"autocommit": True, "prepare_threshold": 1},
+            configure=prepare,
+            open=False,
+            name="synchrotron",
+        )
+
+    async def open(self) -> None:
+        """Raises `InstallationError` where the server cannot work on this database."""
+        connection = await self.connect()
+        await connection.close()
+        await self._pool.open()
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def connect(self) -> Connection:
+        """A connection outside the pool. Raises `Offline`."""
+        try:
+            connection: Connection = await AsyncConnection.connect(self.url, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise Offline(f"the database cannot be reached: {error}") from error
+        try:
+            await prepare(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def run(self, work: Callable[[Connection, int], Awaitable[T]]) -> T:
+        """Run a transaction that writes; `work` is told which attempt this is, from 0.
+
+        READ COMMITTED: each statement sees what was committed before it, as it must to see,
+        behind a lock, what it waited for.
+        """
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                async with self._connection() as connection, connection.transaction():
+                    return await work(connection, attempt)
+            except _PASSING as error:
+                if attempt == ATTEMPTS_MAX - 1:
+                    raise Offline(
+                        f"{ATTEMPTS_MAX} attempts stood in each other's way: {error}"
+                    ) from error
+                await asyncio.sleep(random.random() * 0.01 * attempt)
+            except Offline:
+                # PostgreSQL started anew, perhaps: connections from before are of no use. Where
+                # a commit was cut off, its request is known now, and a duplicate.
+                if attempt > 1:
+                    raise
+                await self._pool.check()
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """One consistent state: REPEATABLE READ, and nothing is written."""
+        async with self._connection() as connection:
+            await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+            await connection.set_read_only(True)
+            try:
+                async with connection.transaction():
+                    yield connection
+            finally:
+                if not connection.closed:
+                    await connection.set_isolation_level(None)
+                    await connection.set_read_only(None)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            if isinstance(error, _PASSING):
+                raise
+            raise Offline(f"the database cannot be used now: {error}") from error
+
+
+async def prepare(connection: Connection) -> None:
+    """Make a connection act as the server's role. Raises `InstallationError`."""
+    try:
+        await connection.execute("SET ROLE synchrotron_server")
+    except errors.Error as error:
+        raise InstallationError(
+            f"{error}. If this database is installed, GRANT synchrotron_server TO the role that "
+            "the server logs in as; if not: synchrotron install module:app --database URL"
+        ) from error
+    await connection.execute(
+        f"SET TimeZone = 'UTC'; SET search_path = ''; SET synchronous_commit = on; "
+        f"SET client_min_messages = error; "
+        f"SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT_S}s'"
+    )
+
+
+Query: TypeAlias = tuple[Any, ...]
+"""A statement and its parameters."""
+
+
+async def fetch_all(connection: Connection, *queries: Query) -> list[list[Any]]:
+    """What several statements give, in one round trip; [] for one that gives no rows."""
+    cursors: list[Any] = []
+    failed: psycopg.Error | None = None
+    try:
+        async with connection.pipeline():
+            try:
+                for statement, *parameters in queries:
+                    cursors.append(await connection.execute(statement.encode(), parameters or None))
+            except psycopg.Error as error:
+                failed = error
+    except errors.PipelineAborted as aborted:  # what comes after a statement that failed
+        raise failed or aborted from None
+    if failed:
+        raise failed
+    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+async def fetch(connection: Connection, statement: str, *parameters: Any) -> list[Any]:
+    done = await connection.execute(statement.encode(), parameters or None)
+    return await done.fetchall()
+
+
+async def fetch_one(connection: Connection, statement: str, *parameters: Any) -> Any:
+    [row] = await fetch(connection, statement, *parameters)
+    return row

@@ -1,0 +1,580 @@
+"""One exchange with the server: the order in which it is judged.
+
+1. Whose is the client id, and is this the next request of its file? (H9, O6)
+2. Does the replica's schema fit, and its cursor this server's history? (S11, H11, F3)
+3. A mere question is answered, from one consistent state, after this transaction.
+4. May the actions' order keys be stored at all? (F4, O4)
+5. Does the replica know what its user can see? (H3)
+6. Is every patch allowed, and the end state valid? (H1, H5, H6, in `upload`)
+7. The counter is taken, and with it the right to be next (H2). What was judged is compared
+   with what others committed meanwhile: is the replica behind now, has anything changed that
+   the judgement rests on, does this disturb a lease? Then all is stored and one commit.
+
+What is decided before the end stores nothing but the request's number and token. An
+exception, as for a message that the protocol does not allow, leaves nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeVar
+
+from synchrotron.app.types import formless_text
+from synchrotron.core.canonical import decode
+from synchrotron.core.clock import FIRST, OrderKey, timestamp_of
+from synchrotron.core.ids import ActionId, Audience, Entropy, Seq
+from synchrotron.core.messages import (
+    PROTOCOL,
+    Accepted,
+    Answer,
+    Behind,
+    Busy,
+    Corrected,
+    Duplicate,
+    Early,
+    Epoch,
+    Exchange,
+    Install,
+    Offer,
+    Ok,
+    Question,
+    Rebase,
+    SentAction,
+    SentCorrection,
+    Staged,
+    Stale,
+    Superseded,
+    SyncAnswer,
+    SyncRequest,
+    decode_request,
+    encode,
+    row_patch,
+)
+from synchrotron.core.patches import Patch, Target
+from synchrotron.core.records import ActionRecord
+from synchrotron.errors import ProtocolError
+from synchrotron.server.clients import Client
+from synchrotron.server.database import Again, Connection, Query, fetch, fetch_all, fetch_one
+from synchrotron.server.download import Downloads, Viewer
+from synchrotron.server.fates import Fates, read_fates
+from synchrotron.server.gate import Gate, is_behind
+from synchrotron.server.history import History
+from synchrotron.server.installed import Installed
+from synchrotron.server.live import Live
+from synchrotron.server.parts import Parts, frame_of
+from synchrotron.server.shadow import Shadow
+from synchrotron.server.store import Addition, Numbered, load_stored, load_touched, store
+from synchrotron.server.upload import Judgement, Refused, Upload
+
+A = TypeVar("A", bound=Answer)
+NEW = -1
+"""The number of a client that was never seen."""
+PLACES_PER_TRANSACTION = 2**20
+ALONE_AFTER_ATTEMPTS = 4
+
+
+class Bounds(NamedTuple):
+    """What an operator chooses."""
+
+    max_clock_drift_ms: int = 60_000
+    max_backdate_ms: int | None = None
+    page_events: int | None = None
+
+
+class Begun(NamedTuple):
+    """What an exchange is judged by, as `synchrotron.begin_exchange` tells it."""
+
+    now_ms: int
+    owner: str
+    number: int
+    token: str
+    seq: Seq
+    rights_seq: Seq
+    pruned: Seq
+    floor: OrderKey | None
+    newest: OrderKey | None
+    cursor_token: str | None
+    installed: int
+    policies_fit: bool
+    transaction: int
+
+
+class Asked(NamedTuple):
+    """The answer is a page: read it when this transaction is over."""
+
+    kind: type[Ok] | type[Behind]
+
+
+class ExchangeTransaction:
+    """One exchange in one transaction, of one attempt."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        installed: Installed,
+        bounds: Bounds,
+        entropy: Entropy,
+        user: str,
+        now_ms: int | None,
+        *,
+        alone: bool,
+    ) -> None:
+        self._connection = connection
+        self._installed = installed
+        self._bounds = bounds
+        self._entropy = entropy
+        self._user = user
+        self._given_now_ms = now_ms
+        self._alone = alone
+        self._gate = Gate(connection)
+
+    # ---- whose request it is ------------------------------------------------------
+
+    async def begin(self, exchange: Exchange, cursor: Seq) -> Begun:
+        """Lock the client's row before anything else (O6). Raises `ProtocolError` (H9)."""
+        row = await fetch_one(
+            self._connection,
+            "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint)",
+            self._user,
+            exchange.client_id,
+            cursor,
+        )
+        self.begun = begun = Begun(*row)
+        self.now_ms = begun.now_ms if self._given_now_ms is None else self._given_now_ms
+        if begun.installed != self._installed.version:
+            raise NewlyInstalled
+        if begun.owner != self._user:
+            raise ProtocolError(
+                f"client {exchange.client_id} belongs to another user than {self._user} (H9): "
+                "give each user's replica a file of its own"
+            )
+        return begun
+
+    def answer(self, kind: type[A], **fields: Any) -> A:
+        return kind(now_ms=self.now_ms, floor=self.begun.floor, **fields)
+
+    def _recognise(
+        self, exchange: Exchange, offers: Sequence[Offer], fates: Fates, *, foreign: bool
+    ) -> Duplicate | Superseded | None:
+        """Refuse what is not the next request of its file (O6).
+
+        A server that was restored from a backup has forgotten the file's newer requests.
+        So an unknown token alone does not show a copy where the cursor is unknown as well.
+        """
+        number = self.begun.number
+        if number != NEW:
+            known = Client(self._user, number, self.begun.token).recognise(exchange)
+            if known == "duplicate":
+                return self.answer(Duplicate)
+            if known == "copy" and not (foreign and exchange.number > number):
+                return self._superseded(offers, fates)
+        if fates.conflicts(offers):
+            return self._superseded(offers, fates)
+        return None
+
+    def _superseded(self, offers: Sequence[Offer], fates: Fates) -> Superseded:
+        return self.answer(Superseded, fates=[fates.of(offer) for offer in offers])
+
+    async def _advance(self, exchange: Exchange) -> None:
+        """Keep the number and token of a file's newest request; parts of others are of no use."""
+        await fetch(
+            self._connection,
+            "SELECT synchrotron.keep_request(%s, %s::bigint, %s)",
+            exchange.client_id,
+            exchange.number,
+            exchange.token,
+        )
+
+    def _is_foreign(self, question: Question) -> bool:
+        """Whether the cursor is of another history than the one above what was pruned (H11)."""
+        cursor, token = question.cursor, question.cursor_token
+        return cursor >= self.begun.pruned and self.begun.cursor_token != token
+
+    # ---- the two requests ---------------------------------------------------------
+
+    async def sync(self, request: SyncRequest) -> SyncAnswer | Asked:
+        require_protocol(request.protocol)
+        await self.begin(request.exchange, request.question.cursor)
+        if request.parts == 1:
+            return await self._judge(request)
+        kept = await self._keep_part(request)
+        return await self._judge(kept) if isinstance(kept, SyncRequest) else kept
+
+    async def _keep_part(
+        self, request: SyncRequest
+    ) -> SyncRequest | Staged | Duplicate | Superseded:
+        """Keep one part of an upload, which advances nothing; give the whole, once it is."""
+        exchange, offers = request.exchange, offers_of(request)
+        fates = await self._fates(exchange, offers)
+        foreign = self._is_foreign(request.question)
+        if refusal := self._recognise(exchange, offers, fates, foreign=foreign):
+            raise NothingKept(refusal)
+        frame, body = encode(frame_of(request)), encode(request)
+        rows = await fetch(
+            self._connection,
+            "SELECT * FROM synchrotron.stage_part(%s, %s, %s, %s, %s, %s)",
+            exchange.client_id, exchange.token, request.part, frame, body, self.now_ms,
+        )  # fmt: skip
+        there = {part for part, _ in rows}
+        if other := next((part for part, f in rows if bytes(f) != frame), None):
+            raise ProtocolError(
+                f"part {request.part} of an upload differs from part {other} in more than its "
+                "actions and corrections"
+            )
+        if missing := [part for part in range(1, request.parts + 1) if part not in there]:
+            return self.answer(Staged, missing=missing)
+        bodies = await fetch(
+            self._connection, "SELECT synchrotron.parts_of(%s)", exchange.client_id
+        )
+        requests = [decode_request(bytes(body)) for (body,) in bodies]
+        await self.begin(exchange, request.question.cursor)
+        return Parts({part.part: part for part in requests}).whole()
+
+    async def _fates(self, exchange: Exchange, offers: Sequence[Offer]) -> Fates:
+        return await read_fates(self._connection, self._user, exchange.client_id, offers)
+
+    async def _judge(self, request: SyncRequest) -> SyncAnswer | Asked:
+        exchange, question = request.exchange, request.question
+        require_order(request.actions)
+        foreign = self._is_foreign(question)
+        offers = offers_of(request)
+        fates = await self._fates(exchange, offers)
+        if refusal := self._recognise(exchange, offers, fates, foreign=foreign):
+            raise NothingKept(refusal)
+        await self._advance(exchange)
+        if any(map(fates.ran_elsewhere, offers)):
+            return self._superseded(offers, fates)
+        if request.schema > self._installed.migrations:
+            return self.answer(Install, schema=self._installed.migrations)
+        if foreign:
+            return self.answer(Epoch)
+        if question.cursor < self.begun.pruned:
+            return self.answer(Rebase)
+        if not request.actions and not request.corrections:
+            return Asked(Ok)
+        answer = await self._upload(request, fates)
+        if not isinstance(answer, Asked | Busy):
+            await self._gate.decided(exchange.client_id)
+        return answer
+
+    async def recognise_snapshot(
+        self, exchange: Exchange, offers: Sequence[Offer], schema: int
+    ) -> Duplicate | Superseded | Install | list[ActionId]:
+        """The number of a snapshot is stored before its rows are read; which offers are known."""
+        await self.begin(exchange, Seq(0))
+        fates = await self._fates(exchange, offers)
+        if refusal := self._recognise(exchange, offers, fates, foreign=False):
+            raise NothingKept(refusal)
+        await self._advance(exchange)
+        if schema > self._installed.migrations:
+            return self.answer(Install, schema=self._installed.migrations)
+        return [
+            offer.id
+            for offer in offers
+            if fates.of(offer).seed == offer.seed or fates.known(offer.id).pruned
+        ]
+
+    # ---- uploads ------------------------------------------------------------------
+
+    async def _upload(self, request: SyncRequest, fates: Fates) -> SyncAnswer | Asked:
+        client = request.exchange.client_id
+
+        def is_retry(record: ActionRecord) -> bool:
+            return record.client_id == client and fates.known(record.id).seed is not None
+
+        new = [sent for sent in request.actions if not is_retry(sent.record)]
+        old = [sent for sent in request.actions if is_retry(sent.record)]
+        own = [sent.record for sent in new if sent.record.client_id == client]
+        viewer, needs_rebase, is_behind = await self._stand(request)
+        if needs_rebase:
+            return self.answer(Rebase)
+        if any(self._is_stale(record, fates) for record in own):
+            return self.answer(Stale)
+        if early := next((record for record in own if self._is_early(record)), None):
+            return self.answer(Early, action_id=early.id)
+        if is_behind:
+            await self._gate.bounced(viewer, client, self.now_ms)
+            return Asked(Behind)
+        corrections = [*(await self._differences(viewer, old)), *request.corrections]
+        await self._connection.execute(b"SAVEPOINT upload")
+        answer = await self._store(viewer, request, new, corrections, fates)
+        if not isinstance(answer, Ok):
+            await self._connection.execute(b"ROLLBACK TO SAVEPOINT upload")
+        if isinstance(answer, Asked):
+            await self._gate.bounced(viewer, client, self.now_ms)
+        return answer
+
+    async def _stand(self, request: SyncRequest) -> tuple[Viewer, bool, bool]:
+        """What the user sees, whether that needs a rebase, and whether they are behind.
+
+        Uploads that write in one audience come one after another from here on.
+        """
+        if not self.begun.policies_fit:
+            await fetch(self._connection, "SELECT synchrotron.copy_policies()")
+        patches = [p for sent in request.actions for p in sent.patches]
+        patches += [c.patch for c in request.corrections]
+        wanted = dict.fromkeys(patch.audience for patch in patches)
+        audiences = [audience for audience in wanted if formless_text(audience) is None]
+        question, client = request.question, request.exchange.client_id
+        _, _, [[self._seen]], [row], [[behind]] = await fetch_all(
+            self._connection,
+            ("SELECT synchrotron.enter(%s)", self._alone),
+            ("SELECT synchrotron.hold_audiences(%s::text[])", audiences),
+            # All that an upload is judged by is read after this.
+            ("SELECT seq FROM synchrotron.counter",),
+            _standing(self._user, question),
+            is_behind(self._user, None, client, question.cursor),
+        )
+        return *_viewer(self._user, question, row), bool(behind)
+
+    async def _store(
+        self,
+        viewer: Viewer,
+        request: SyncRequest,
+        new: Sequence[SentAction],
+        corrections: Sequence[SentCorrection],
+        fates: Fates,
+    ) -> SyncAnswer | Asked:
+        """Judge an upload and, where nothing is in its way, number and store it."""
+        client, question = request.exchange.client_id, request.question
+        connection, user = self._connection, self._user
+        ids = list(dict.fromkeys(correction.action_id for correction in corrections))
+        stored = await load_stored(connection, ids)
+        patches = [patch for sent in new for patch in sent.patches]
+        patches += [correction.patch for correction in corrections]
+        faults = {id(patch): self._installed.form.fault(patch) for patch in patches}
+        held = await self._gate.held_by_others(client, self.now_ms)
+        touched = await load_touched(connection, new, corrections, faults)
+        history = History(touched.history)
+        upload = Upload(
+            user,
+            client,
+            frozenset(viewer.audiences),
+            new,
+            corrections,
+            stored,
+            touched.taken,
+            faults,
+        )
+        judgement = Judgement(
+            connection,
+            self._installed,
+            upload,
+            history,
+            Live(connection, self._installed, touched.homes),
+            Shadow(connection, self._installed, self._first_place()),
+        )
+        if refused := await judgement.decide():
+            return self._refusal(refused)
+        allowed = [i for i in range(len(corrections)) if i not in judgement.denied]
+        addition = Addition(
+            user,
+            client,
+            [_with_own_names(sent, user, fates) for sent in new],
+            [
+                (
+                    judgement.place(i),
+                    corrections[i].patch.patch,
+                    stored[corrections[i].action_id].user,
+                )
+                for i in allowed
+            ],
+            history,
+            judgement.changes_rights,
+        )
+        before, behind = await self._take_counter(viewer, request, addition)
+        if behind:
+            return Asked(Behind)
+        token = self._entropy(12).hex()
+        numbered = Numbered(before, {}, {})
+        if addition.is_empty:
+            [token] = await fetch_one(connection, "SELECT synchrotron.token_of(%s::bigint)", before)
+        else:
+            numbered = await store(connection, addition, before, token)
+        if until_ms := await self._gate.disturbed_until(held, client, self.now_ms, addition):
+            return self.answer(Busy, retry_after_ms=until_ms - self.now_ms)
+        now_viewer, needs_rebase = await standing(connection, user, question)  # H7a
+        if needs_rebase:
+            return self.answer(Rebase)
+        downloads = Downloads(connection, self._installed, now_viewer)
+        return self.answer(
+            Ok,
+            download=await downloads.beside_upload(question, before, numbered.last, token),
+            accepted=await self._accepted(request, numbered),
+            corrected=list(_corrected(corrections, judgement, numbered)),
+        )
+
+    def _refusal(self, refused: Refused) -> SyncAnswer:
+        row = refused.row
+        return self.answer(
+            refused.kind,
+            action_id=refused.action_id,
+            table=row.table if row else None,
+            key=list(row.key) if row else None,
+            reason=refused.reason,
+        )
+
+    async def _take_counter(
+        self, viewer: Viewer, request: SyncRequest, addition: Addition
+    ) -> tuple[Seq, bool]:
+        """Take the counter; the seq so far, and whether the replica is behind by now (H2, H3).
+
+        From here on nobody else numbers anything. Raises `Again` where a judgement is stale: it
+        rests on the rows of the audiences that it touches, on rights, and on the server's floor.
+        """
+        client, cursor = request.exchange.client_id, request.question.cursor
+        [[seq, rights_seq, floor, _]], [[changed]], [[behind]] = await fetch_all(
+            self._connection,
+            ("SELECT * FROM synchrotron.take_counter()",),
+            (
+                "SELECT synchrotron.changed_since(%s::text[], %s::bigint)",
+                addition.audiences(),
+                self._seen,
+            ),
+            is_behind(self._user, viewer.audiences, client, cursor),
+        )
+        if floor != self.begun.floor or changed or (rights_seq > self._seen and not behind):
+            raise Again
+        return Seq(seq), behind
+
+    def _first_place(self) -> int:
+        return self.begun.transaction % 2**40 * PLACES_PER_TRANSACTION
+
+    async def _accepted(self, request: SyncRequest, numbered: Numbered) -> list[Accepted]:
+        ids = [sent.record.id for sent in request.actions]
+        old = [id for id in ids if id not in numbered.actions]
+        known = {sent.record.id: sent.record.order_key for sent in request.actions}
+        seqs = dict(numbered.actions)
+        if old:
+            rows = await fetch(
+                self._connection, "SELECT * FROM synchrotron.load_actions(%s::text[])", old
+            )
+            for id, order_key, seq, *_ in rows:
+                known[id], seqs[id] = order_key, seq
+        return [Accepted(id, seqs[id], known[id]) for id in ids]
+
+    async def _differences(
+        self, viewer: Viewer, retried: Sequence[SentAction]
+    ) -> list[SentCorrection]:
+        """What a retry changes in what it stored before, as corrections (H4).
+
+        Only rows that the user can see count: of others the replica had no patch to send.
+        """
+        if not retried:
+            return []
+        ids = [sent.record.id for sent in retried]
+        rows = await fetch(
+            self._connection, "SELECT * FROM synchrotron.load_actions(%s::text[])", ids
+        )
+        keys = {id: key for id, key, *_ in rows}
+        held: dict[OrderKey, dict[Target, Patch | None]] = {}
+        for table, key, audience, order_key, op, columns in await fetch(
+            self._connection,
+            "SELECT * FROM synchrotron.patches_of_actions(%s::text[])",
+            list(keys.values()),
+        ):
+            if audience in viewer.audiences:
+                target = Target(table, tuple(decode(key)), audience)
+                patch = None if op is None else Patch(op, columns)
+                held.setdefault(order_key, {})[target] = patch
+        return [
+            correction
+            for sent in retried
+            for correction in self._differing(viewer, sent, held.get(keys[sent.record.id], {}))
+        ]
+
+    def _differing(
+        self, viewer: Viewer, sent: SentAction, held: dict[Target, Patch | None]
+    ) -> Iterator[SentCorrection]:
+        id = sent.record.id
+        kept: set[Target] = set()
+        for patch in sent.patches:
+            if self._installed.form.fault(patch):
+                yield SentCorrection(id, patch)  # to be denied, for its form
+            elif patch.audience in viewer.audiences:
+                kept.add(patch.target)
+                if held.get(patch.target) != patch.patch:
+                    yield SentCorrection(id, patch)
+        for target in sorted(held, key=repr):
+            if target not in kept and held[target] is not None:
+                yield SentCorrection(id, row_patch(target, None))
+
+    def _is_stale(self, record: ActionRecord, fates: Fates) -> bool:
+        """Below the server's floor, or accepted and pruned there (F4)."""
+        floor = self.begun.floor or FIRST
+        return record.order_key <= floor or fates.known(record.id).accepted
+
+    def _is_early(self, record: ActionRecord) -> bool:
+        """Too far in the future, or further back than is allowed (O4)."""
+        ahead_ms = timestamp_of(record.order_key).ms - self.now_ms
+        backdate = self._bounds.max_backdate_ms
+        return ahead_ms > self._bounds.max_clock_drift_ms or (
+            backdate is not None and -ahead_ms > backdate
+        )
+
+
+class NewlyInstalled(Exception):
+    """The application was installed anew: read it again, and begin anew."""
+
+
+class NothingKept(Exception):
+    """The answer to a request that stores nothing, not even its number."""
+
+    def __init__(self, answer: Duplicate | Superseded) -> None:
+        self.answer = answer
+
+
+def _standing(user: str, question: Question) -> Query:
+    return "SELECT * FROM synchrotron.standing_of(%s, %s::text[])", user, question.audiences
+
+
+def _viewer(user: str, question: Question, row: Any) -> tuple[Viewer, bool]:
+    audiences, joined_floor = row
+    viewer = Viewer(user, [Audience(a) for a in audiences])
+    return viewer, joined_floor is not None and joined_floor > (question.floor or FIRST)
+
+
+async def standing(connection: Connection, user: str, question: Question) -> tuple[Viewer, bool]:
+    """What a user sees now, and whether they joined an audience whose history is gone (F6).
+
+    That is where something *of this audience* was pruned above the replica's floor: a
+    project that someone has just created is no reason to rebase.
+    """
+    return _viewer(user, question, await fetch_one(connection, *_standing(user, question)))
+
+
+def _with_own_names(sent: SentAction, user: str, fates: Fates) -> SentAction:
+    """Without former ids that are another user's (H9)."""
+    own = [id for id in sent.formerly if fates.known(id).owner in (None, user)]
+    return sent if own == sent.formerly else SentAction(sent.record, sent.patches, own)
+
+
+def _corrected(
+    corrections: Sequence[SentCorrection], judgement: Judgement, numbered: Numbered
+) -> Iterator[Corrected]:
+    for i, c in enumerate(corrections):
+        seq = None if i in judgement.denied else numbered.corrections[judgement.place(i)]
+        yield Corrected(c.action_id, c.patch.table, c.patch.key, c.patch.audience, seq)
+
+
+def offers_of(request: SyncRequest) -> list[Offer]:
+    return [Offer(s.record.id, s.record.seed, s.formerly) for s in request.actions]
+
+
+def require_protocol(protocol: int) -> None:
+    """Raises `ProtocolError`."""
+    if protocol != PROTOCOL:
+        raise ProtocolError(
+            f"the replica speaks protocol {protocol} and this server {PROTOCOL}: upgrade the older"
+        )
+
+
+def require_order(actions: Sequence[SentAction]) -> None:
+    """The actions of an upload come in order, each once (H1). Raises `ProtocolError`."""
+    records = [sent.record for sent in actions]
+    for one, next in pairwise(records):
+        if next.order_key <= one.order_key:
+            raise ProtocolError(f"{next.id} is sent after {one.id}, but not ordered after it")
+    if len({record.id for record in records}) < len(records):
+        raise ProtocolError("an action is sent twice in one upload")

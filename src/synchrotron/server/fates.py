@@ -1,0 +1,91 @@
+"""What became of runs that a replica offers: stored, pruned, or unknown (O6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from synchrotron.core.ids import ActionId, ClientId, split_action_id
+from synchrotron.core.messages import Fate, Offer
+from synchrotron.errors import ProtocolError
+from synchrotron.server.database import Connection, fetch
+
+N_MAX = 2**63 - 2
+
+
+class Known(NamedTuple):
+    """What is stored under an action id."""
+
+    owner: str | None
+    """The user whose client id it is."""
+    seed: str | None
+    renamed: frozenset[str]
+    """The seeds of runs that had this id in another copy of their file."""
+    accepted: bool
+
+    @property
+    def pruned(self) -> bool:
+        return self.accepted and self.seed is None
+
+    def has_run(self, seed: str) -> bool:
+        return seed == self.seed or seed in self.renamed
+
+
+_UNKNOWN = Known(None, None, frozenset(), False)
+
+
+class Fates:
+    """Answers for the ids that one request names."""
+
+    def __init__(self, user: str, client: ClientId, known: dict[ActionId, Known]) -> None:
+        self._user = user
+        self._client = client
+        self._known = known
+
+    def known(self, id: ActionId) -> Known:
+        return self._known.get(id, _UNKNOWN)
+
+    def of(self, offer: Offer) -> Fate:
+        """The fate of a run: of its id, or of one that it had in another copy of the file.
+
+        Of another user's ids nothing is said (H9).
+        """
+        if not self._is_own(offer.id):
+            return Fate(offer.id, None)
+        ids = [offer.id, *filter(self._is_own, offer.formerly)]
+        known = [self.known(id) for id in ids]
+        if any(k.has_run(offer.seed) for k in known):
+            return Fate(offer.id, offer.seed)
+        if seed := known[0].seed:
+            return Fate(offer.id, seed)
+        return Fate(offer.id, None, any(k.pruned for k in known))
+
+    def ran_elsewhere(self, offer: Offer) -> bool:
+        """Whether another copy of the file brought this very run before."""
+        fate, known = self.of(offer), self.known(offer.id)
+        if fate.seed == offer.seed:
+            return known.seed != offer.seed
+        return fate.pruned and not known.pruned
+
+    def conflicts(self, offers: Iterable[Offer]) -> bool:
+        """Whether an id of this client holds another run than the offered one."""
+        own = [offer for offer in offers if split_action_id(offer.id)[0] == self._client]
+        fates = ((offer, self.of(offer)) for offer in own)
+        return any(fate.seed is not None and fate.seed != offer.seed for offer, fate in fates)
+
+    def _is_own(self, id: ActionId) -> bool:
+        return split_action_id(id)[0] == self._client or self.known(id).owner == self._user
+
+
+async def read_fates(
+    connection: Connection, user: str, client: ClientId, offers: Sequence[Offer]
+) -> Fates:
+    """Raises `ProtocolError` for a number that no counter reaches."""
+    ids = list(dict.fromkeys(id for offer in offers for id in (offer.id, *offer.formerly)))
+    if any(split_action_id(id)[1] > N_MAX for id in ids):
+        raise ProtocolError("the number of an action id does not fit in 64 bits")
+    rows = (
+        await fetch(connection, "SELECT * FROM synchrotron.look_up(%s::text[])", ids) if ids else []
+    )
+    known = {id: Known(owner, seed, frozenset(old), done) for id, owner, seed, old, done in rows}
+    return Fates(user, client, known)

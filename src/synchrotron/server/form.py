@@ -1,0 +1,75 @@
+"""The form of a patch: what its table prescribes, whatever rows and rights there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from synchrotron.app.schema import Column, Schema, Table
+from synchrotron.app.types import formless_text
+from synchrotron.core.canonical import canonical
+from synchrotron.core.messages import RowPatch
+from synchrotron.core.records import ActionRecord
+
+
+class Form:
+    """Judges patches by an application's schema."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._columns = {t.name: {c.name: c for c in t.columns} for t in schema.tables.values()}
+
+    def fault(self, sent: RowPatch) -> str | None:
+        """What keeps a patch from being one of its table's, if anything does."""
+        table = self._schema.tables.get(sent.table)
+        if table is None:
+            return f"{sent.table} is not a table of this application"
+        if complaint := formless_text(sent.audience):
+            return f"its audience {complaint}"
+        return self.key_fault(table, sent.key) or self._values_fault(table, sent)
+
+    @staticmethod
+    def record_fault(record: ActionRecord) -> str | None:
+        """What keeps a record from being stored, if anything does."""
+        try:
+            canonical([record.name, record.args, record.audiences or ()])
+        except ValueError as error:
+            return f"its record: {error}"
+        if not -(2**31) <= record.version < 2**31:
+            return "its version does not fit in 32 bits"
+        return None
+
+    def key_fault(self, table: Table, key: list[Any]) -> str | None:
+        """What keeps a key from being one of this table's, if anything does."""
+        if len(key) != len(table.key):
+            return f"its key has other columns: {', '.join(table.key)}"
+        columns = self._columns[table.name]
+        for name, value in zip(table.key, key, strict=True):
+            if fault := _key_value_fault(columns[name], value):
+                return f"table {table.name}, column {name}: {fault}"
+        return None
+
+    def _values_fault(self, table: Table, sent: RowPatch) -> str | None:
+        values = sent.values or {}
+        if unknown := values.keys() - self._columns[table.name].keys():
+            return f"table {table.name} has no column {min(unknown)} that could be written"
+        try:
+            table.check_values(values)
+            canonical(values)
+        except ValueError as error:
+            return str(error)
+        if sent.op == "insert" and [values.get(name) for name in table.key] != sent.key:
+            return "an insert holds the values of its key"
+        if sent.op == "update" and not values.keys().isdisjoint(table.key):
+            return "an update does not change a key: delete the row and insert another"
+        return None
+
+
+def _key_value_fault(column: Column, value: object) -> str | None:
+    """What is wrong with a value of a key. It has one spelling, or two keys would be one row."""
+    if value is None:
+        return "a key has no NULL"
+    try:
+        wire = column.type.to_wire(column.type.from_wire(value))
+        return None if canonical(wire) == canonical(value) else f"it is written {canonical(wire)}"
+    except ValueError as error:
+        return str(error)

@@ -1,0 +1,61 @@
+"""The application that is installed in a database, as the server reads it from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg import errors
+
+from synchrotron.app.schema import Schema, read_schema
+from synchrotron.errors import InstallationError
+from synchrotron.server.database import Connection, fetch
+from synchrotron.server.form import Form
+from synchrotron.server.tables import Defaults, ServerTable
+
+
+class Installed:
+    """What was installed, in one version."""
+
+    def __init__(
+        self,
+        version: int,
+        sources: Sequence[str],
+        audiences: str | None,
+        rights: Sequence[tuple[str, bool]],
+    ) -> None:
+        self.version = version
+        self.migrations = len(sources) - 1
+        self.schema: Schema = read_schema("\n;\n".join(sources))
+        self.form = Form(self.schema)
+        self.defaults = Defaults(self.schema)
+        self.tables = {name: ServerTable(table) for name, table in self.schema.tables.items()}
+        self.created_audiences = audiences is not None
+        """Whether a user can be the first in an audience by writing in it (H7a)."""
+        self.audience_tables = frozenset(name for name, for_policies in rights if not for_policies)
+        self.policy_tables = frozenset(name for name, for_policies in rights if for_policies)
+
+    @property
+    def rights_tables(self) -> frozenset[str]:
+        """The tables that rights depend on: a change of these ends a set."""
+        return self.audience_tables | self.policy_tables
+
+
+async def read_installed(connection: Connection) -> Installed:
+    """Raises `InstallationError`."""
+    try:
+        found = await fetch(
+            connection, "SELECT version, sources, audiences FROM synchrotron.application"
+        )
+        rights = await fetch(
+            connection, "SELECT name, for_policies FROM synchrotron.rights_tables()"
+        )
+    except errors.Error as error:
+        raise InstallationError(
+            f"{error}. Install an application first: synchrotron install module:app --database URL"
+        ) from error
+    if not found:
+        raise InstallationError(
+            "no application is installed here: synchrotron install module:app --database URL"
+        )
+    [(version, sources, audiences)] = found
+    return Installed(version, sources, audiences, rights)
