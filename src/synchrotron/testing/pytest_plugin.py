@@ -51,7 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getini("synchrotron_strict") and VARIABLE not in os.environ:
         os.environ[VARIABLE] = "1"
-        config.add_cleanup(lambda: os.environ.pop(VARIABLE, None))
+        config.add_cleanup(_forget)
+
+
+def _forget() -> None:
+    os.environ.pop(VARIABLE, None)
 
 
 @pytest.fixture
