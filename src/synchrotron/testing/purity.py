@@ -12,15 +12,15 @@ from typing import Any, ParamSpec, TypeVar
 from synchrotron.app.action import Action, Arguments
 from synchrotron.app.definition import Definition
 from synchrotron.core.records import ActionRecord
+from synchrotron.elsewhere.copies import Rows, copied, rows_of, undone
+from synchrotron.elsewhere.other_process import Unreachable, run_elsewhere
+from synchrotron.elsewhere.views import run_under_views
 from synchrotron.errors import ImpureAction
 from synchrotron.replica.attempts import NotingRunner, difference, parting_line
 from synchrotron.replica.impurity import home_of, warn_at
 from synchrotron.replica.replica import Replica
 from synchrotron.replica.strict import StrictRunner
 from synchrotron.store.database import is_machine_error
-from synchrotron.testing.copies import Rows, copied, rows_of, undone
-from synchrotron.testing.other_process import Unreachable, run_elsewhere
-from synchrotron.testing.views import run_under_views
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -24,8 +24,8 @@ import msgspec
 from synchrotron.app.action import Action
 from synchrotron.app.definition import Definition
 from synchrotron.core.records import ActionRecord
+from synchrotron.elsewhere.copies import Rows, copied, undone
 from synchrotron.replica.attempts import NotingRunner, Told
-from synchrotron.testing.copies import Rows, copied, undone
 
 # A set of two has the same order in one of two processes: three miss it once in eight times.
 ENVIRONMENTS = (

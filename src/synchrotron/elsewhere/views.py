@@ -14,10 +14,10 @@ from synchrotron.app.action import Action
 from synchrotron.app.definition import Definition
 from synchrotron.app.schema import Table
 from synchrotron.core.records import ActionRecord
+from synchrotron.elsewhere.copies import Rows, copied, undone
 from synchrotron.replica.attempts import NotingRunner, Told, differing_row
 from synchrotron.replica.runner import PointsNowhere
 from synchrotron.store.store import Store
-from synchrotron.testing.copies import Rows, copied, undone
 
 VIEWS_MAX = 20
 View = tuple[str, frozenset[str]]
