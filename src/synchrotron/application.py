@@ -30,6 +30,7 @@ class App(Definition):
         user: str | None = None,
         client_id: str | None = None,
         clock: Callable[[], int] | None = None,
+        strict: bool | None = None,
         key: str | bytes | None = None,
         entropy: Entropy | None = None,
     ) -> Replica:
@@ -39,7 +40,9 @@ class App(Definition):
         which may be async, that gives one; it is called again where a token is refused.
         Any other way to a server is a `transport`. `user` is needed for runs before the first
         token; a file belongs to one user. `clock` gives milliseconds since the epoch and
-        `entropy(n)` n random bytes: tests bring their own. `key` encrypts the file, where
+        `entropy(n)` n random bytes: tests bring their own. `strict` runs each action twice
+        and reports what it reaches for outside of its arguments and rows; left out, the
+        environment variable `SYNCHROTRON_STRICT` says. `key` encrypts the file, where
         `apsw-sqlite3mc` is installed in place of `apsw`; a database in memory needs none.
         Raises `FileError`.
         """
@@ -59,7 +62,12 @@ class App(Definition):
             clock=clock,
             entropy=entropy,
             key=key,
+            strict=_strict_by_environment() if strict is None else strict,
         )
+
+
+def _strict_by_environment() -> bool:
+    return os.environ.get("SYNCHROTRON_STRICT", "").lower() not in ("", "0", "false", "no", "off")
 
 
 def _connect(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.server.cluster import cluster, execute
+from tests.postgres.cluster import cluster, execute
 
 from synchrotron.cli import market
 from synchrotron.cli.demo import demo

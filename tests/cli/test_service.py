@@ -16,11 +16,11 @@ from types import SimpleNamespace
 
 import pytest
 from tests.cli.test_demo import command, spoken
+from tests.postgres.cluster import drop_database, new_database
+from tests.postgres.twin import described
 from tests.replica import shop
 from tests.replica.shop import create_project, create_todo, invite
-from tests.server.cluster import drop_database, new_database
 from tests.server.running import SECRET, ask, free_port
-from tests.server.twin import described
 
 from synchrotron.cli import command as commands
 from synchrotron.client.token import user_of
@@ -132,7 +132,7 @@ def test_token_needs_the_secret() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_dev_installs_serves_and_gives_tokens_that_outlive_a_restart(tmp_path: Path) -> None:
-    from tests.server.cluster import cluster
+    from tests.postgres.cluster import cluster
 
     url = new_database()
     assert cluster()

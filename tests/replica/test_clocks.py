@@ -212,6 +212,42 @@ def test_the_moment_an_action_sees_is_never_later_than_its_place(make_world):
     assert seen[-1] <= world.clock.now_ms
 
 
+@pytest.mark.spec("O4")
+def test_a_clock_that_was_wrong_for_a_while_does_not_make_its_actions_wait_for_that_time(
+    world, counts
+):
+    """The clock is right by the time of the exchange; the keys are a day ahead."""
+    skew_ms = DAY_MS
+    wire = Wire(world.server.connect("bob"), world.clock)
+    with shop.app.open(
+        ":memory:", transport=wire, clock=lambda: world.clock() + skew_ms, entropy=world.entropy
+    ) as replica:
+        replica.sync()
+        runs = [replica.run(create_counter, id="x"), replica.run(add, id="x", by=1)]
+        skew_ms = 0
+
+        replica.sync()
+
+        assert [run.outcome.state for run in runs] == ["accepted"] * 2
+        assert all(abs(ms - world.clock.now_ms) < 1_000 for ms in moments(replica))
+        assert counts(world.server) == {"x": 1}
+
+
+@pytest.mark.spec("O4")
+def test_who_was_offline_for_longer_than_the_server_takes_keys_back_is_stamped_anew(
+    make_world, counts
+):
+    world = make_world(max_backdate_ms=3_600_000)
+    a = world.synced("alice")
+    run = a.run(create_counter, id="x")
+    world.clock.now_ms += DAY_MS
+
+    a.sync()
+
+    assert run.outcome.state == "accepted"
+    assert counts(world.server) == {"x": 0}
+
+
 # ---- skew (O4) ---------------------------------------------------------------------
 
 

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 import pytest
+from tests.postgres.cluster import drop_database, execute, new_database
+from tests.postgres.twin import described
 from tests.replica import shop
 from tests.replica.shop import add, create_counter, create_project, create_todo
-from tests.server.cluster import drop_database, execute, new_database
 from tests.server.running import SECRET, Running, eventually, running, token
-from tests.server.twin import described
 
 from synchrotron import Replica
 from synchrotron.client.http import HttpTransport

@@ -16,7 +16,9 @@ from rich.console import Console
 from synchrotron.cli.demo import demo as play_demo
 from synchrotron.cli.demo import play
 from synchrotron.cli.install import install_app
+from synchrotron.cli.simulate import simulate_many, simulate_one
 from synchrotron.errors import SynchrotronError
+from synchrotron.testing.simulation.many import Recipe
 
 main = typer.Typer(
     name="synchrotron",
@@ -94,6 +96,50 @@ def real_demo(console: Console, database: str | None) -> int:
     except (ImportError, SynchrotronError) as error:
         console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
         return 1
+
+
+@main.command()
+def simulate(
+    app: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODULE:APP]", help="Your application, such as todo:app."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many histories.")] = 100,
+    first: Annotated[int, typer.Option(help="The seed of the first one.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Only this one.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only these steps of --seed, such as 3,17; or none.")
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="How many there are at first.")] = 3,
+    steps: Annotated[int, typer.Option(min=0, help="How long a history is.")] = 96,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one per core if unset.")
+    ] = None,
+    tell: Annotated[bool, typer.Option("--tell", help="Tell --seed step by step.")] = False,
+) -> None:
+    """Random histories of an application's own actions, and of trouble.
+
+    Each action needs a sample (`@NAME.sample`). Without an application, the one is taken by which
+    Synchrotron tries itself. Ends with 0 if every history holds every rule; otherwise
+    with 1, the shortest story of what went wrong, and the command that repeats it.
+    """
+    console = Console(highlight=False)
+    recipe = Recipe(app, replicas, steps)
+    if seed is None:
+        if only is not None or tell:
+            raise typer.BadParameter("--only and --tell want a --seed")
+        raise typer.Exit(simulate_many(console, recipe, range(first, first + seeds), jobs))
+    raise typer.Exit(simulate_one(console, recipe, seed, numbers(only), tell=tell))
+
+
+def numbers(text: str | None) -> list[int] | None:
+    """`3,17` as numbers; `none` for no number."""
+    if text is None or text == "none":
+        return None if text is None else []
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of steps, such as 3,17") from None
 
 
 @main.command()

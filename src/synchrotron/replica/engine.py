@@ -15,6 +15,7 @@ import apsw
 import msgspec
 
 from synchrotron.app.action import Action, Arguments
+from synchrotron.app.undo import Undone
 from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, to_datetime
 from synchrotron.core.ids import ActionId, Entropy, action_id, new_seed
 from synchrotron.core.messages import (
@@ -28,6 +29,7 @@ from synchrotron.core.messages import (
     SyncAnswer,
     SyncRequest,
 )
+from synchrotron.core.patches import RowKey
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError, WrongUser
 from synchrotron.replica.events import SyncReport
@@ -46,8 +48,10 @@ from synchrotron.replica.exchange import (
 )
 from synchrotron.replica.floors import Staging, prune, rebase
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
+from synchrotron.replica.reversing import reversing_of
 from synchrotron.replica.revision import Revised, Revision
-from synchrotron.replica.runner import Runner
+from synchrotron.replica.runner import PointsNowhere, Runner
+from synchrotron.replica.strict import StrictRunner
 from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
 from synchrotron.store.state import Stamps, State, read_stamp
@@ -68,7 +72,7 @@ class Engine:
     def __init__(self, store: Store, clock: Callable[[], int], entropy: Entropy) -> None:
         self.store = store
         self.lock = threading.RLock()
-        self._runner = Runner(store)
+        self._runner = self._first_runner = Runner(store)
         self._stamps = Stamps(store.writer)
         self._clock = clock
         self._entropy = entropy
@@ -113,6 +117,13 @@ class Engine:
 
     # ---- running actions (A1) -------------------------------------------------------
 
+    def be_strict(self) -> None:
+        """From here on each first run is judged: see `StrictRunner`."""
+        strict = StrictRunner(self.store)
+        with self.lock, machine_errors("reading the log", (*MACHINE, apsw.Error)):
+            strict.warn_of_changed_actions()
+        self._first_runner = strict
+
     def run(self, action: Action[Any, Any], arguments: Arguments) -> Ran:
         """Run an action for the first time, record it and capture its effects."""
         with self.lock:
@@ -123,10 +134,15 @@ class Engine:
                 )
             with self.store.database.transaction():
                 n, at, record = self._stamp(action, arguments)
-                result, changes = self._runner.run(action, record, arguments)
+                result, changes = self._first_runner.run(action, record, arguments)
                 self.store.log.add_run(n, record, changes)
             self._stamps.committed(n, at)
         return Ran(record, result, changes)
+
+    def rehearse(self, action: Action[Any, Any], arguments: Arguments) -> ActionRecord:
+        """The record that a run would have now; nothing is stored."""
+        with self._transaction():
+            return self._stamp(action, arguments)[2]
 
     def _stamp(
         self, action: Action[Any, Any], arguments: Arguments
@@ -152,6 +168,24 @@ class Engine:
                 audiences=action.audiences(arguments),
             ),
         )
+
+    def undo(self, id: str) -> Ran:
+        """Reverse an action by one of our own. Raises `UnknownOutcome`, `CannotUndo`."""
+        left: dict[RowKey, str] = {}
+        with self.lock:
+            while True:
+                reversing = reversing_of(self.store, ActionId(id), left.keys())
+                try:
+                    ran = self.run(self.store.definition.undo, reversing)
+                except PointsNowhere as error:
+                    pointing = {missing.child: str(missing) for missing in error.missing}
+                    if not pointing.keys() - left.keys():
+                        raise
+                    left |= pointing
+                else:
+                    done, others = ran.result
+                    ran.result = Undone(done, {**left, **others})
+                    return ran
 
     # ---- exchanges ------------------------------------------------------------------
 

@@ -64,6 +64,8 @@ from synchrotron.store.log import Entry
 from synchrotron.store.state import State
 from synchrotron.store.store import Store
 
+BUSY_MS_MAX = 500
+"""A lease ends with its upload, mostly long before its time: worth asking now and then."""
 SKEW_MS_MAX = 1_000
 """A clock further off than this counts as wrong where the server refuses its keys."""
 PART_BYTES = 1_000_000
@@ -252,7 +254,7 @@ class Taking:
                 return self._download(request, answer.download)
             case Busy():
                 self._nothing_stored(request)
-                return Next(again=True, wait_ms=answer.retry_after_ms)
+                return Next(again=True, wait_ms=min(answer.retry_after_ms, BUSY_MS_MAX))
             case Denied() | Invalid():
                 self._nothing_stored(request)
                 return self._refused(answer)
@@ -490,8 +492,10 @@ class Taking:
 
 
 def _was_wrong(key: OrderKey, latest: OrderKey, now_ms: int) -> bool:
-    """Whether a pending key follows neither the time nor others' keys: the clock was wrong
-    when it was stamped, or that is longer ago than the server accepts."""
+    """Whether a pending key follows neither the time nor others' keys.
+
+    The clock was wrong when it was stamped, or that is longer ago than the server accepts.
+    """
     ms = timestamp_of(key).ms
     return ms > max(timestamp_of(latest).ms, now_ms) + SKEW_MS_MAX or ms < now_ms - SKEW_MS_MAX
 

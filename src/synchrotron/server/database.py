@@ -148,11 +148,19 @@ Query: TypeAlias = tuple[Any, ...]
 
 async def fetch_all(connection: Connection, *queries: Query) -> list[list[Any]]:
     """What several statements give, in one round trip; [] for one that gives no rows."""
-    async with connection.pipeline():
-        cursors = [
-            await connection.execute(statement.encode(), parameters or None)
-            for statement, *parameters in queries
-        ]
+    cursors: list[Any] = []
+    failed: psycopg.Error | None = None
+    try:
+        async with connection.pipeline():
+            try:
+                for statement, *parameters in queries:
+                    cursors.append(await connection.execute(statement.encode(), parameters or None))
+            except psycopg.Error as error:
+                failed = error
+    except errors.PipelineAborted as aborted:  # what comes after a statement that failed
+        raise failed or aborted from None
+    if failed:
+        raise failed
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 

@@ -21,7 +21,7 @@ from synchrotron.core.messages import (
     SyncAnswer,
     SyncRequest,
 )
-from synchrotron.errors import Offline, ProtocolError
+from synchrotron.errors import InstallationError, Offline, ProtocolError
 from synchrotron.server.database import ATTEMPTS_MAX, Connection, Database, fetch_one
 from synchrotron.server.download import Downloads
 from synchrotron.server.exchange import (
@@ -156,6 +156,8 @@ class PostgresAuthority:
             except NewlyInstalled:
                 async with self._database.reading() as connection:
                     self._installed = await read_installed(connection)
+            except psycopg.errors.RaiseException as error:  # of ours: see sql/shadow.sql
+                raise InstallationError(str(error)) from error
             except psycopg.DataError as error:
                 raise ProtocolError(f"the message holds what cannot be stored: {error}") from error
         raise Offline("the application is being installed again and again")

