@@ -52,11 +52,12 @@ from synchrotron.replica.exchange import (
     skew,
     supersede,
 )
-from synchrotron.replica.floors import Staging, prune, rebase
+from synchrotron.replica.floors import prune, rebase
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.reversing import reversing_of
 from synchrotron.replica.revision import FloorClash, Revised, Revision
 from synchrotron.replica.runner import PointsNowhere, Runner
+from synchrotron.replica.staging import Staging
 from synchrotron.replica.strict import StrictRunner
 from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
@@ -380,6 +381,8 @@ class Engine:
 
     def close(self) -> None:
         with self.lock:
+            if self._staging is not None:
+                self._staging.close()
             self.store.close()
 
 
