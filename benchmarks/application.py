@@ -37,5 +37,12 @@ def create_todo(ctx: Context, *, id: str, project_id: str) -> None:
 
 
 @app.action(audience="project:{project_id}")
+def create_todos(ctx: Context, *, count: int, project_id: str) -> None:
+    """Many rows in one action."""
+    rows = [(ctx.new_id("todo"), project_id, "Buy milk") for _ in range(count)]
+    ctx.executemany("INSERT INTO todo (id, project_id, text) VALUES (?, ?, ?)", rows)
+
+
+@app.action(audience="project:{project_id}")
 def finish(ctx: Context, *, id: str, project_id: str) -> None:
     ctx.execute("UPDATE todo SET done = TRUE WHERE id = ?", (id,))

@@ -15,9 +15,11 @@ everyone holds what running all actions once, in order, gives.
 from synchrotron.app.action import Action
 from synchrotron.app.context import Context
 from synchrotron.app.row import Row
+from synchrotron.app.undo import Undone
 from synchrotron.application import App
 from synchrotron.core.records import ActionRecord
 from synchrotron.replica.events import SyncReport
+from synchrotron.replica.live import Live
 from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.replica import Replica, Run
 
@@ -26,9 +28,11 @@ __all__ = [
     "ActionRecord",
     "App",
     "Context",
+    "Live",
     "Outcome",
     "Replica",
     "Row",
     "Run",
     "SyncReport",
+    "Undone",
 ]

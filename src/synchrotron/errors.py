@@ -8,6 +8,7 @@
     │   ├── ArgumentError
     │   ├── UnknownAction
     │   ├── UnknownOutcome
+    │   ├── CannotUndo
     │   ├── WriteOutsideAction
     │   ├── NotReadOnly
     │   ├── QueryError
@@ -18,6 +19,7 @@
     │   ├── ValueRefused
     │   ├── KeyRefused
     │   ├── AudienceRefused
+    │   ├── ImpureAction
     │   └── ConstraintError
     │       └── ForeignKeyError
     ├── FileError                whoever looks after the database file
@@ -38,6 +40,8 @@
 `RefusedInAction` may also be raised when an action is replayed. It is then the
 application's history that refuses (A7): the action has no effect at that place.
 A `MachineError` never becomes part of history.
+
+`DeterminismWarning` is a warning, not an error: what it tells of may well be harmless.
 """
 
 from __future__ import annotations
@@ -73,6 +77,10 @@ class UnknownAction(UsageError):
 
 class UnknownOutcome(UsageError):
     """No action with this id is known to this replica as its own."""
+
+
+class CannotUndo(UsageError):
+    """An action that cannot be undone by `undo`; the message says why, and what to do."""
 
 
 class WriteOutsideAction(UsageError):
@@ -117,6 +125,10 @@ class KeyRefused(RefusedInAction):
 
 class AudienceRefused(RefusedInAction):
     """A row moved between audiences (A11), or lies outside those its action declares (A10)."""
+
+
+class ImpureAction(RefusedInAction):
+    """In strict mode: an action rests on more than its record and the rows (A3)."""
 
 
 class ConstraintError(RefusedInAction):
@@ -185,3 +197,7 @@ class ProtocolError(SyncError):
 
 class Blocked(SyncError):
     """Syncing cannot go on before someone acts; the message says who and how."""
+
+
+class DeterminismWarning(UserWarning):
+    """In strict mode: an action that another machine, or a later version, may replay otherwise."""

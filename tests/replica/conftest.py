@@ -93,7 +93,7 @@ class World:
     ) -> Replica:
         """Open a replica; a plain name is a file in the test's folder."""
         wire = Wire(self.server.connect(user), self.clock)
-        clock = self.clock.skewed(skew_ms)
+        clock = options.pop("clock", None) or self.clock.skewed(skew_ms)
         where = path if path == ":memory:" else self.folder / path
         replica = app.open(
             where, transport=wire, clock=clock, **{"entropy": self.entropy, **options}

@@ -191,3 +191,58 @@ def create_todo(ctx: Context, *, project: str, text: str) -> str:
     todo = ctx.new_id("todo")
     ctx.execute("INSERT INTO todo (id, project_id, text) VALUES (?, ?, ?)", (todo, project, text))
     return todo
+
+
+@app.action(audience="project:{project}")
+def finish_todo(ctx: Context, *, project: str, id: str) -> None:
+    ctx.execute("UPDATE todo SET done = TRUE WHERE id = ?", (id,))
+
+
+@app.action(audience="project:{project}")
+def reword(ctx: Context, *, project: str, id: str, text: str) -> None:
+    ctx.execute("UPDATE todo SET text = ? WHERE id = ?", (text, id))
+
+
+# ---- what is hard to undo ----------------------------------------------------------
+
+
+@app.action(audience="all")
+def stock_and_sell(ctx: Context, *, id: str) -> None:
+    put_on_sale(ctx, id=id, stock=1)
+    sell(ctx, id=id)
+
+
+@app.action(audience="all")
+def clear_sales(ctx: Context) -> None:
+    ctx.execute("DELETE FROM sale WHERE true")
+
+
+@app.action(audience="all")
+def drop_badge(ctx: Context, *, id: str) -> None:
+    ctx.execute("DELETE FROM badge WHERE id = ?", (id,))
+
+
+@app.action(audience="all")
+def replace_badge(ctx: Context, *, id: str, name: str) -> None:
+    drop_badge(ctx, id=id)
+    give_badge(ctx, name=name)
+
+
+@app.action(audience="all")
+def pass_on(ctx: Context, *, ids: list[str]) -> None:
+    """Each badge gets the name of the one before it, the first a new one."""
+    names = [ctx.execute("SELECT name FROM badge WHERE id = ?", (id,))[0]["name"] for id in ids]
+    ctx.execute("UPDATE badge SET name = 'new' WHERE id = ?", (ids[-1],))
+    for id, name in reversed(list(zip(ids[:-1], names[1:], strict=True))):
+        ctx.execute("UPDATE badge SET name = ? WHERE id = ?", (name, id))
+
+
+@app.action(audience=["{one}", "{two}"])
+def create_two(ctx: Context, *, one: str, two: str) -> None:
+    create_counter(ctx, id=one, scope=one)
+    create_counter(ctx, id=two, scope=two)
+
+
+@app.action(audience=lambda declared, id: declared)
+def create_in_one(ctx: Context, *, declared: list[str], id: str) -> None:
+    create_counter(ctx, id=id, scope=declared[-1])

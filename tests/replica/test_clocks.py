@@ -210,3 +210,88 @@ def test_the_moment_an_action_sees_is_never_later_than_its_place(make_world):
     wrong.sync()
     assert seen[0] > world.clock.now_ms + DAY_MS // 2
     assert seen[-1] <= world.clock.now_ms
+
+
+@pytest.mark.spec("O4")
+def test_a_clock_that_was_wrong_for_a_while_does_not_make_its_actions_wait_for_that_time(
+    world, counts
+):
+    """The clock is right by the time of the exchange; the keys are a day ahead."""
+    skew_ms = DAY_MS
+    wire = Wire(world.server.connect("bob"), world.clock)
+    with shop.app.open(
+        ":memory:", transport=wire, clock=lambda: world.clock() + skew_ms, entropy=world.entropy
+    ) as replica:
+        replica.sync()
+        runs = [replica.run(create_counter, id="x"), replica.run(add, id="x", by=1)]
+        skew_ms = 0
+
+        replica.sync()
+
+        assert [run.outcome.state for run in runs] == ["accepted"] * 2
+        assert all(abs(ms - world.clock.now_ms) < 1_000 for ms in moments(replica))
+        assert counts(world.server) == {"x": 1}
+
+
+@pytest.mark.spec("O4")
+def test_who_was_offline_for_longer_than_the_server_takes_keys_back_is_stamped_anew(
+    make_world, counts
+):
+    world = make_world(max_backdate_ms=3_600_000)
+    a = world.synced("alice")
+    run = a.run(create_counter, id="x")
+    world.clock.now_ms += DAY_MS
+
+    a.sync()
+
+    assert run.outcome.state == "accepted"
+    assert counts(world.server) == {"x": 0}
+
+
+# ---- skew (O4) ---------------------------------------------------------------------
+
+
+@pytest.mark.spec("O4")
+@pytest.mark.parametrize("skew_ms", [DAY_MS, 2_000, -2_000, -DAY_MS])
+def test_every_exchange_reports_how_far_the_clock_is_off(make_world, caplog, skew_ms):
+    wrong = make_world().replica("bob", skew_ms=skew_ms)
+    for report in (wrong.sync(), wrong.sync()):
+        assert abs(report.skew_ms + skew_ms) < 10
+    seconds = f"{skew_ms / 1000:+.1f} s off"
+    assert seconds in caplog.text
+
+
+@pytest.mark.spec("O4")
+def test_a_slow_network_is_no_skew_and_a_right_clock_no_warning(world, caplog):
+    a = world.synced("alice")
+
+    class Slow(Wire):
+        def exchange(self, request: SyncRequest) -> SyncAnswer:
+            self.wait(30_000)
+            answer = super().exchange(request)
+            self.wait(30_000)
+            return answer
+
+    a._syncing._transport = Slow(world.server.connect("alice"), world.clock)
+    assert a.sync().skew_ms == 0
+    assert "off the server's" not in caplog.text
+
+
+@pytest.mark.spec("O4")
+@pytest.mark.parametrize("skew_ms", [DAY_MS, -DAY_MS])
+def test_a_correction_is_taken_back_when_the_machines_clock_is_mended(make_world, counts, skew_ms):
+    world = make_world(max_backdate_ms=3_600_000)
+    skews = [skew_ms]
+    a = world.replica("alice", clock=lambda: world.clock() + skews[0])
+    a.sync()
+    a.run(create_counter, id="x")
+    a.sync()
+    assert a._engine.state().clock_offset_ms
+    skews[0] = 0
+    a.sync()
+    assert a._engine.state().clock_offset_ms == 0
+    run = a.run(add, id="x", by=1)
+    assert abs(moments(a)[-1] - world.clock.now_ms) < 1_000
+    assert a.sync().skew_ms == 0
+    assert run.outcome.state == "accepted"
+    assert counts(a) == counts(world.server) == {"x": 1}

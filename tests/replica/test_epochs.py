@@ -94,3 +94,35 @@ def test_running_goes_on_with_new_ids_after_it(world, after_backup, counts):
     assert later.id != lost.id
     assert later.outcome.state == "accepted"
     assert counts(world.server) == {"x": 6}
+
+
+@pytest.mark.parametrize("backup_has_it", [True, False])
+def test_own_records_under_an_id_that_a_copy_gave_up_are_neither_lost_nor_run_twice(
+    world, counts, backup_has_it
+):
+    """Accepted as a-1, kept by a file that is client b by now, and then the server is put back."""
+    early = world.server.backup()
+    a = world.synced("alice", "a.db")
+    create = a.run(create_counter, id="x")
+    add_one = a.run(add, id="x", by=1)
+    a.sync()
+    a.close()
+    world.copy_file("a.db", "copy.db")
+    a = world.replica("alice", "a.db")
+    a.sync()
+    late = world.server.backup()
+    a.close()
+    world.copy_file("copy.db", "a.db")
+    a = world.replica("alice", "a.db")
+    a.sync()
+    renamed = a.run(add, id="x", by=10)
+    assert renamed.id.rpartition("-")[0] != create.id.rpartition("-")[0]
+    a.sync()
+
+    world.server.restore(late if backup_has_it else early)
+    world.settle(a)
+
+    outcomes = [a.outcome(run.id) for run in (create, add_one, renamed)]
+    assert [outcome.state for outcome in outcomes] == ["accepted"] * 3, outcomes
+    assert counts(a) == counts(world.server) == {"x": 11}
+    assert len(world.server.history) == 3

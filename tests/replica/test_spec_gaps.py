@@ -253,3 +253,93 @@ def test_what_a_replay_changes_before_acceptance_is_not_changed(world, counts):
 
     assert counts(a) == {"x": 11}
     assert run.outcome.state == "accepted"
+
+
+# ---- S11: a file that is migrated ---------------------------------------------------
+
+
+def painting(migrated: bool) -> App:
+    """The shop, before and after its counters have a colour."""
+    migrations = ["ALTER TABLE counter ADD COLUMN colour TEXT NOT NULL DEFAULT 'plain'"]
+    app = App("shop", schema=shop.SCHEMA, migrations=migrations if migrated else [])
+    app.actions.update(shop.app.actions)
+    if migrated:
+
+        @app.action(audience="all")
+        def paint(ctx: Context, *, id: str) -> None:
+            ctx.execute("UPDATE counter SET colour = 'red' WHERE id = ?", (id,))
+
+    return app
+
+
+@pytest.fixture
+def painters(world, tmp_path):
+    """A server that is migrated; opens replicas of it, each on a file of its own."""
+    server = new_server(painting(True), EVERYONE, world.clock, entropy=world.entropy)
+    opened = []
+
+    def open(user, *, migrated):
+        wire = Wire(server.connect(user), world.clock)
+        replica = painting(migrated).open(
+            tmp_path / f"{user}.db", transport=wire, clock=world.clock, entropy=world.entropy
+        )
+        opened.append(replica)
+        return replica
+
+    yield server, open
+    for replica in opened:
+        replica.close()
+
+
+def action_of(replica, name):
+    return replica._definition.actions[name, 1]
+
+
+@pytest.mark.spec("S11")
+def test_a_migrated_file_undoes_what_it_ran_before(painters, world, counts):
+    """Its images are from before the column."""
+    server, open = painters
+    old, other = open("alice", migrated=False), open("bob", migrated=True)
+    other.run(create_counter, id="x")
+    world.settle(other, old)
+    other.run(add, id="x", by=1)
+    old.run(add, id="x", by=10)
+    old.close()
+    new = open("alice", migrated=True)
+    new.run(add, id="x", by=100)
+
+    world.settle(other, new, other)
+
+    assert counts(new) == counts(other) == counts(server) == {"x": 111}
+
+
+@pytest.mark.spec("S11")
+def test_a_migrated_file_gets_what_it_had_to_leave_out(painters, world, rows):
+    server, open = painters
+    old, other = open("alice", migrated=False), open("bob", migrated=True)
+    old.run(create_counter, id="x")
+    world.settle(old, other)
+    other.run(action_of(other, "paint"), id="x")
+    pending = old.run(add, id="x", by=1)
+    world.settle(other)
+    old.close()
+    new = open("alice", migrated=True)
+
+    new.sync()
+
+    assert rows(new, "counter") == server.rows("counter")
+    assert rows(new, "counter")[0]["colour"] == "red"
+    assert new.outcome(pending.id).state == "accepted"
+
+
+@pytest.mark.spec("S11")
+def test_a_row_by_an_author_whose_schema_is_behind_has_the_columns_defaults(painters, world, rows):
+    server, open = painters
+    old, new = open("alice", migrated=False), open("bob", migrated=True)
+    world.settle(old, new)
+    old.run(create_counter, id="x")
+    old.sync()
+
+    new.sync()
+    assert rows(new, "counter") == server.rows("counter")
+    assert rows(new, "counter")[0]["colour"] == "plain"

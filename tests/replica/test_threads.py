@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import apsw
 import pytest
 from tests.replica.shop import add, app, buy, create_counter, put_on_sale
 
@@ -139,6 +140,7 @@ def test_after_close_every_use_says_closed(world, path):
         a.outcomes,
         a.parked,
         a.prune,
+        lambda: a.live("SELECT 1 AS one"),
         lambda: a.outcome(run.id),
         lambda: a.retry(run.id),
         lambda: a.discard(run.id),
@@ -187,6 +189,18 @@ def test_closing_while_others_use_it_ends_them_with_closed(world):
                 ],
             )
         )
+
+
+def test_a_query_that_is_under_way_while_the_replica_is_closed_is_read_to_its_end(world):
+    a = world.synced("alice", "a.db")
+    a.run(create_counter, id="x")
+    with a._database.reading() as reader:
+        a.close()
+        assert reader.execute("SELECT id FROM counter").get == "x"
+    with pytest.raises(apsw.ConnectionClosedError):
+        reader.execute("SELECT 1")
+    with pytest.raises(Closed), a._database.reading():
+        pass
 
 
 def test_waiting_ends_when_the_replica_is_closed(world):

@@ -1,25 +1,38 @@
-"""PostgreSQL authorities for tests, each with a database of its own."""
+"""A server over history in memory, behind real HTTP."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.server.bridge import Served
-from tests.server.cluster import drop_database, new_database
+from tests.replica import shop
+from tests.server.running import Running, running
 
-Serve = Callable[..., Served]
+from synchrotron.testing import MemoryServer
+
+EVERYONE = {"alice": {"all"}, "bob": {"all"}, "carol": {"other"}}
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """`serve(app, **options)`: an authority on a new database with this application."""
-    servers: list[Served] = []
+def memory() -> MemoryServer:
+    return MemoryServer(shop.app, EVERYONE)
 
-    def make(app: Any, **options: Any) -> Served:
-        servers.append(Served(new_database(app), **options))
-        return servers[-1]
 
-    yield make
-    for server in servers:
-        server.close()
-        drop_database(server.database)
+@pytest.fixture
+def serve(memory: MemoryServer) -> Iterator[Callable[..., Running]]:
+    """Start servers over the same history, with settings of one's own."""
+    started: list[Running] = []
+
+    def start(**options: Any) -> Running:
+        started.append(running(memory, **options).__enter__())
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.__exit__(None, None, None)
+
+
+@pytest.fixture
+def served(serve: Callable[..., Running]) -> Running:
+    return serve()

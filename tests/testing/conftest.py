@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.server.twin import Twin
+from tests.postgres.twin import Twin
 from tests.servers import servers_by
 
 

@@ -309,3 +309,34 @@ def test_a_denied_correction_leaves_no_trace_in_how_actions_are_judged() -> None
     answer = a.ok(a.action(2, update("x", n=2)), corrections=[correct(made, insert("x", 9))])
     assert answer.corrected[0].seq is None
     assert numbers(server) == {"x": 2}
+
+
+@pytest.mark.spec("S9", "S8")
+def test_a_row_key_in_two_audiences_for_a_while_is_invalid_though_the_end_state_is_not() -> None:
+    """In history it is in both between two actions, which no replica's table can hold."""
+    server = given()
+    a = File(server, "alice", "a")
+    a.ok(a.action(1, insert("x")))
+    answer = a.send(
+        between := a.action(2, insert("x", in_=P2)),
+        a.action(3, delete("x", in_=P2)),
+    )
+    assert isinstance(answer, Invalid)
+    assert answer.action_id == between.record.id
+    assert "several audiences" in answer.reason
+
+
+@pytest.mark.spec("S9", "S8")
+def test_a_correction_that_puts_a_key_into_a_second_audience_for_a_while_is_denied() -> None:
+    server = given()
+    a, b = File(server, "alice", "a"), File(server, "bob", "b")
+    wander, sweep = a.action(1, insert("x")), a.action(2, insert("y"))
+    a.ok(wander, sweep)
+    b.pull()
+    answer = b.ok(
+        corrections=[
+            correct(wander, insert("x", in_=P2)),
+            correct(sweep, delete("x", in_=P2)),
+        ]
+    )
+    assert [corrected.seq for corrected in answer.corrected] == [None, None]

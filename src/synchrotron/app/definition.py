@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import apsw
 
 from synchrotron.app.action import Action, Templates
 from synchrotron.app.context import Context
 from synchrotron.app.ddl import NEW_ID
+from synchrotron.app.extension import sqlalchemy_extension
 from synchrotron.app.local import Local, read_local
 from synchrotron.app.schema import Schema, read_schema
+from synchrotron.app.undo import RESERVED, UNDO, is_foreign, undo_action
+from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ActionDefinitionError, SchemaError
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +35,8 @@ class Register(Protocol):
 class Definition:
     """What an author writes, checked when it is written.
 
-    `schema` is SQL that SQLite and PostgreSQL both take. `audiences` is a query giving
+    `schema` is SQL that SQLite and PostgreSQL both take, or a SQLAlchemy `MetaData`, which
+    holds also what `migrations` add. `audiences` is a query giving
     `user_id, audience_key`; without it every user has exactly the audience
     `user:<user>`. `policies` are PostgreSQL policies for the server. `migrations` are
     additive SQL, run in order. `local` are tables, FTS5 indexes and triggers that only
@@ -40,7 +47,7 @@ class Definition:
         self,
         name: str,
         *,
-        schema: str,
+        schema: str | MetaData,
         audiences: str | None = None,
         policies: str | None = None,
         migrations: Sequence[str] = (),
@@ -52,6 +59,8 @@ class Definition:
             )
         self.name = name
         self.migrations = tuple(migrations)
+        if not isinstance(schema, str):
+            schema = str(sqlalchemy_extension().adopt(schema, self.migrations))
         self.sources = (schema, *self.migrations)
         self.schema: Schema = read_schema("\n;\n".join(self.sources))
         self.audiences = audiences
@@ -61,6 +70,17 @@ class Definition:
         self.policies = policies
         self.local: Local = read_local(local, self.schema)
         self.actions: dict[tuple[str, int], Action[Any, Any]] = {}
+        self.undo = undo_action(self.schema)
+        self.built_in: dict[tuple[str, int], Action[Any, Any]] = {
+            (self.undo.name, self.undo.version): self.undo
+        }
+
+    def action_of(self, record: ActionRecord) -> Action[Any, Any] | None:
+        """The code that ran a record; None where this version lacks it (S10, S11)."""
+        found = (record.name, record.version)
+        if record.name == UNDO and is_foreign(self.schema, record.args):
+            return None
+        return self.actions.get(found) or self.built_in.get(found)
 
     def schema_after(self, migrations: int) -> Schema:
         """The schema as it was after the first so many migrations."""
@@ -109,6 +129,10 @@ class Definition:
 
         def register(function: Callable[..., Any]) -> Action[Any, Any]:
             action = Action[Any, Any](function, name=name, version=version, audience=audience)
+            if action.name.startswith(RESERVED):
+                raise ActionDefinitionError(
+                    f"{action.title}: names in {RESERVED} are reserved; take another one"
+                )
             if (action.name, action.version) in self.actions:
                 raise ActionDefinitionError(
                     f"{action.title} is defined twice: give the new one a version of its own"

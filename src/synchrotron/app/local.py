@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apsw
@@ -39,6 +39,16 @@ class Local(NamedTuple):
     """Every table that they make, FTS5's shadow tables included."""
     virtual: tuple[str, ...]
     trigger_names: frozenset[str]
+    sources: Mapping[str, frozenset[str]]
+    """For each table that a trigger writes, the synced tables whose changes it follows."""
+
+    def derived_from(self, table: str) -> frozenset[str]:
+        """The synced tables on which a local one depends.
+
+        What no trigger writes itself (a shadow table of FTS5, or fts5vocab) depends on
+        something else that is local: it counts as derived from all that triggers follow.
+        """
+        return self.sources.get(table) or frozenset().union(*self.sources.values())
 
     @property
     def fingerprint(self) -> str:
@@ -64,7 +74,7 @@ def read_local(sql: str, schema: Schema) -> Local:
     trial = apsw.Connection(":memory:")
     try:
         trial.create_scalar_function(NEW_ID, lambda *_: "")
-        names = _try(trial, schema, tables, triggers)
+        names, sources = _try(trial, schema, tables, triggers)
         made = {name for (name,) in trial.execute("SELECT name FROM temp.sqlite_master")}
         virtual: list[Any] = trial.execute(
             "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL%' ORDER BY name"
@@ -77,6 +87,7 @@ def read_local(sql: str, schema: Schema) -> Local:
         names,
         tuple(name for (name,) in virtual),
         frozenset(made),
+        sources,
     )
 
 
@@ -97,7 +108,7 @@ def _statements(sql: str) -> Iterator[str]:
 
 def _try(
     trial: apsw.Connection, schema: Schema, tables: list[str], triggers: list[str]
-) -> frozenset[str]:
+) -> tuple[frozenset[str], Mapping[str, frozenset[str]]]:
     before = set()
     statement = ""
     try:
@@ -107,21 +118,25 @@ def _try(
         for statement in (*tables, *triggers):
             trial.execute(statement)
         names = _names(trial) - before
-        _check_writes(trial, schema, names)
+        sources = _check_writes(trial, schema, names)
     except apsw.Error as error:
         raise SchemaError(f"local: SQLite refuses {statement!r}: {error}") from error
     if reserved := [name for name in names if name.startswith("synchrotron_")]:
         raise SchemaError(f"local: table {reserved[0]}: names in synchrotron_ are reserved")
-    return frozenset(names)
+    return frozenset(names), sources
 
 
 def _names(trial: apsw.Connection) -> set[str]:
     return {name for (name,) in trial.execute("SELECT name FROM sqlite_master WHERE type='table'")}
 
 
-def _check_writes(trial: apsw.Connection, schema: Schema, local: set[str]) -> None:
+def _check_writes(
+    trial: apsw.Connection, schema: Schema, local: set[str]
+) -> dict[str, frozenset[str]]:
     """Prepare every kind of change, and see what the triggers on it would write."""
     found: list[str] = []
+    sources: dict[str, set[str]] = {}
+    changed = ""
 
     def watch(op: int, table: str | None, name: str | None, db: str | None, by: str | None) -> int:
         if op in _WRITES and by is not None and table not in local:
@@ -129,13 +144,15 @@ def _check_writes(trial: apsw.Connection, schema: Schema, local: set[str]) -> No
                 f"local: trigger {by} writes {table}, which is not a local table: "
                 "synced rows change only inside actions, on every replica alike"
             )
+        elif op in _WRITES and by is not None and table is not None:
+            sources.setdefault(table, set()).add(changed)
         if op == apsw.SQLITE_FUNCTION and by is not None and name in _DICE:
             found.append(f"local: trigger {by} uses {name}(), whose results are the action's")
         return apsw.SQLITE_OK
 
     trial.authorizer = watch
     for table in schema.tables.values():
-        key = table.key[0]
+        key, changed = table.key[0], table.name
         for change in (
             f"DELETE FROM {table.name}",
             f"UPDATE {table.name} SET {key} = {key}",
@@ -146,3 +163,4 @@ def _check_writes(trial: apsw.Connection, schema: Schema, local: set[str]) -> No
     trial.authorizer = None
     if found:
         raise SchemaError(found[0])
+    return {name: frozenset(tables) for name, tables in sources.items()}

@@ -24,5 +24,9 @@ class Row(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._positions)
 
+    def as_tuple(self) -> tuple[Any, ...]:
+        """The values alone, in the order of the query's columns."""
+        return self._values
+
     def __repr__(self) -> str:
         return f"Row({dict(self)!r})"

@@ -50,8 +50,11 @@ Convert: TypeAlias = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column. `default` is the SQL of a literal, None where nothing is declared;
-    `default_stored` what it puts into a row."""
+    """A column.
+
+    `default` is the SQL of a literal, None where nothing is declared; `default_stored` is
+    what it puts into a row.
+    """
 
     name: str
     type: ColumnType

@@ -1,6 +1,7 @@
 """The command line.
 
-In reading order: `market`, `story`, `stage`, `verdict`, `demo`, `install`, `command`.
+In reading order: `market`, `story`, `stage`, `verdict`, `demo`, `simulate`, `install`,
+`embedded`, `service`, `command`.
 """
 
 from synchrotron.cli.command import main

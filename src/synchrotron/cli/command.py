@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import apsw
 import typer
@@ -12,6 +12,8 @@ from rich.console import Console
 
 from synchrotron.cli.demo import demo as play_demo
 from synchrotron.cli.install import install_app
+from synchrotron.cli.simulate import simulate_many, simulate_one
+from synchrotron.testing.simulation.many import Recipe
 
 main = typer.Typer(
     name="synchrotron",
@@ -64,6 +66,50 @@ def demo() -> None:
 
 
 @main.command()
+def simulate(
+    app: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODULE:APP]", help="Your application, such as todo:app."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many histories.")] = 100,
+    first: Annotated[int, typer.Option(help="The seed of the first one.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Only this one.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only these steps of --seed, such as 3,17; or none.")
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="How many there are at first.")] = 3,
+    steps: Annotated[int, typer.Option(min=0, help="How long a history is.")] = 96,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one per core if unset.")
+    ] = None,
+    tell: Annotated[bool, typer.Option("--tell", help="Tell --seed step by step.")] = False,
+) -> None:
+    """Random histories of an application's own actions, and of trouble.
+
+    Each action needs a sample (`@NAME.sample`). Without an application, the one is taken by which
+    Synchrotron tries itself. Ends with 0 if every history holds every rule; otherwise
+    with 1, the shortest story of what went wrong, and the command that repeats it.
+    """
+    console = Console(highlight=False)
+    recipe = Recipe(app, replicas, steps)
+    if seed is None:
+        if only is not None or tell:
+            raise typer.BadParameter("--only and --tell want a --seed")
+        raise typer.Exit(simulate_many(console, recipe, range(first, first + seeds), jobs))
+    raise typer.Exit(simulate_one(console, recipe, seed, numbers(only), tell=tell))
+
+
+def numbers(text: str | None) -> list[int] | None:
+    """`3,17` as numbers; `none` for no number."""
+    if text is None or text == "none":
+        return None if text is None else []
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of steps, such as 3,17") from None
+
+
+@main.command()
 def install(
     app: Annotated[str, typer.Argument(help="The application, as module:name.")],
     database: Annotated[
@@ -80,3 +126,143 @@ def install(
     nothing was changed then.
     """
     raise typer.Exit(install_app(Console(highlight=False), app, database))
+
+
+SECRET_HELP = "Accept tokens that are signed by HS256 with this secret, of 32 bytes or more."
+DATABASE_HELP = "The URL of the database, of a role that is granted synchrotron_server."
+
+
+@main.command()
+def serve(
+    database: Annotated[
+        str | None, typer.Option(envvar="SYNCHROTRON_DATABASE_URL", help=DATABASE_HELP)
+    ] = None,
+    host: Annotated[str, typer.Option(envvar="SYNCHROTRON_HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="SYNCHROTRON_PORT")] = 8000,
+    log_json: Annotated[
+        bool, typer.Option(envvar="SYNCHROTRON_LOG_JSON", help="A line of JSON for each request.")
+    ] = False,
+    jwt_secret: Annotated[
+        str | None, typer.Option(envvar="SYNCHROTRON_JWT_SECRET", help=SECRET_HELP)
+    ] = None,
+    jwks_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SYNCHROTRON_JWKS_URL",
+            help="Accept tokens that are signed by RS256 or ES256 with a key that is found there.",
+        ),
+    ] = None,
+    jwt_issuer: Annotated[
+        str | None, typer.Option(envvar="SYNCHROTRON_JWT_ISSUER", help="The `iss` of all tokens.")
+    ] = None,
+    jwt_audience: Annotated[
+        str | None,
+        typer.Option(envvar="SYNCHROTRON_JWT_AUDIENCE", help="The `aud` of all tokens holds it."),
+    ] = None,
+    body_bytes_max: Annotated[
+        int | None,
+        typer.Option(envvar="SYNCHROTRON_BODY_BYTES_MAX", help="A body, also when expanded."),
+    ] = None,
+    actions_max: Annotated[
+        int | None,
+        typer.Option(envvar="SYNCHROTRON_ACTIONS_MAX", help="Actions in one request."),
+    ] = None,
+    parts_max: Annotated[
+        int | None, typer.Option(envvar="SYNCHROTRON_PARTS_MAX", help="Parts of one upload.")
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(envvar="SYNCHROTRON_REQUESTS_PER_MINUTE", help="Of one user.")
+    ] = None,
+    event_streams_max: Annotated[
+        int | None, typer.Option(envvar="SYNCHROTRON_EVENT_STREAMS_MAX", help="Open at once.")
+    ] = None,
+    event_streams_per_user: Annotated[
+        int | None,
+        typer.Option(envvar="SYNCHROTRON_EVENT_STREAMS_PER_USER", help="Open at once."),
+    ] = None,
+    body_timeout_s: Annotated[
+        float | None,
+        typer.Option(envvar="SYNCHROTRON_BODY_TIMEOUT_S", help="How long a body may take."),
+    ] = None,
+    max_clock_drift_ms: Annotated[
+        int | None,
+        typer.Option(
+            envvar="SYNCHROTRON_MAX_CLOCK_DRIFT_MS",
+            help="Order keys further in the future are refused.",
+        ),
+    ] = None,
+    max_backdate_ms: Annotated[
+        int | None,
+        typer.Option(
+            envvar="SYNCHROTRON_MAX_BACKDATE_MS",
+            help="Order keys further in the past are refused.",
+        ),
+    ] = None,
+    page_events: Annotated[
+        int | None,
+        typer.Option(envvar="SYNCHROTRON_PAGE_EVENTS", help="Events in one answer at most."),
+    ] = None,
+    connections_max: Annotated[
+        int | None,
+        typer.Option(envvar="SYNCHROTRON_CONNECTIONS_MAX", help="To PostgreSQL."),
+    ] = None,
+    retention_days: Annotated[
+        float | None,
+        typer.Option(
+            envvar="SYNCHROTRON_RETENTION_DAYS", help="Older history is folded into the rows."
+        ),
+    ] = None,
+    metrics: Annotated[
+        bool | None,
+        typer.Option(envvar="SYNCHROTRON_METRICS", help="Whether there is /metrics."),
+    ] = None,
+) -> None:
+    """Serve replicas over HTTP, from a database in which an application is installed.
+
+    Any number of servers may run on one database. Ends with 0 when a signal asks it to, or
+    with 1 and what is in the way.
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    raise typer.Exit(with_server_extra("serve", **given))
+
+
+@main.command()
+def token(
+    user: Annotated[str, typer.Option(help="Whose token it is: the `sub` claim.")],
+    jwt_secret: Annotated[
+        str | None,
+        typer.Option(envvar="SYNCHROTRON_JWT_SECRET", help="The secret that the server has."),
+    ] = None,
+    days: Annotated[float, typer.Option(help="How long it is valid.")] = 1,
+) -> None:
+    """Print a signed token, for development."""
+    raise typer.Exit(with_server_extra("make_token", user=user, secret=jwt_secret, days=days))
+
+
+@main.command()
+def dev(
+    app: Annotated[str, typer.Argument(help="The application, as module:name.")],
+    database: Annotated[
+        str | None,
+        typer.Option(envvar="SYNCHROTRON_DATABASE_URL", help="In place of an embedded one."),
+    ] = None,
+    port: Annotated[int, typer.Option(envvar="SYNCHROTRON_PORT")] = 8000,
+) -> None:
+    """Try an application: an embedded PostgreSQL, the installation, the server, and tokens.
+
+    Data and tokens outlive a restart. Ends with 0 when a signal asks it to, or with 1 and what
+    is in the way.
+    """
+    raise typer.Exit(with_server_extra("dev", reference=app, database=database, port=port))
+
+
+def with_server_extra(command: str, **arguments: Any) -> int:
+    """A command of `service`, where what it needs is installed; the exit code."""
+    console = Console(highlight=False)
+    try:
+        from synchrotron.cli import service
+    except ImportError as error:
+        console.print(f"{error}: pip install 'pysynchrotron[server]'", style="red", markup=False)
+        return 1
+    code: int = getattr(service, command)(console, **arguments)
+    return code

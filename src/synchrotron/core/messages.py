@@ -22,14 +22,16 @@ PROTOCOL = 1
 EVENTS_MAX = 500
 """As many are replayed in about 100 ms, which is how long a writer should wait at most."""
 PARTS_MAX = 10_000
+COUNT_MAX = 2**62
+"""What counts up fits into 64 bits, on every side."""
 
 _ClientId = Annotated[ClientId, Meta(pattern=rf"^{CLIENT_ID}\Z")]
 _ActionId = Annotated[ActionId, Meta(pattern=rf"^{ACTION_ID}\Z")]
 _OrderKey = Annotated[OrderKey, Meta(pattern=rf"^{ORDER_KEY}\Z")]
 _Token = Annotated[str, Meta(pattern=rf"^{CLIENT_ID}\Z")]
 _Seed = Annotated[str, Meta(pattern=rf"^{SEED}\Z")]
-_Seq = Annotated[Seq, Meta(ge=0)]
-_Count = Annotated[int, Meta(ge=0)]
+_Seq = Annotated[Seq, Meta(ge=0, le=COUNT_MAX)]
+_Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 _Part = Annotated[int, Meta(ge=1, le=PARTS_MAX)]
 
 
@@ -140,12 +142,12 @@ class SyncRequest(Struct, frozen=True):
     question: Question
     actions: list[SentAction] = []
     corrections: list[SentCorrection] = []
-    schema: int = 0
+    schema: _Count = 0
     """How many migrations the replica's database has seen."""
     protocol: int = PROTOCOL
     part: _Part = 1
     parts: _Part = 1
-    events_max: Annotated[int, Meta(ge=1)] = EVENTS_MAX
+    events_max: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = EVENTS_MAX
     """As many events make a page; a server may give fewer."""
 
     def __post_init__(self) -> None:
@@ -185,7 +187,7 @@ class SnapshotRequest(Struct, frozen=True):
 
     exchange: Exchange
     offers: list[Offer]
-    schema: int = 0
+    schema: _Count = 0
     protocol: int = PROTOCOL
     resume: Resume | None = None
     """Go on after this row, where that is still possible."""

@@ -16,6 +16,7 @@ from synchrotron.core.ids import (
     split_action_id,
 )
 
+VERSION_MAX = 2**31 - 1
 _HEX_DIGITS = b"0123456789abcdef"
 
 
@@ -48,6 +49,8 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
             and key[12] == key[17] == id[24:25] == "-"
             and key[18:] == id[:24] == client
             and id[25:].isdecimal()
+            and len(id) <= 43
+            and 0 < self.version <= VERSION_MAX
             and id[25] != "0"
             and id.isascii()
             and self.now.tzinfo is not None
@@ -64,6 +67,7 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"{self.order_key!r} is not an order key of client {self.client_id}")
         if self.now.tzinfo is None:
             raise ValueError(f"{self.now} is not a moment in UTC: it has no time zone")
+        raise ValueError(f"{self.version} is not a version: from 1 to {VERSION_MAX}")
 
     def moment(self) -> datetime:
         """`ctx.now`: never later than its place in the order (A3)."""

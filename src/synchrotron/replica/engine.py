@@ -15,10 +15,12 @@ import apsw
 import msgspec
 
 from synchrotron.app.action import Action, Arguments
+from synchrotron.app.undo import Undone
 from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, to_datetime
 from synchrotron.core.ids import ActionId, Entropy, action_id, new_seed
 from synchrotron.core.messages import (
     Duplicate,
+    Exchange,
     Install,
     Limit,
     SnapshotChunk,
@@ -27,8 +29,9 @@ from synchrotron.core.messages import (
     SyncAnswer,
     SyncRequest,
 )
+from synchrotron.core.patches import RowKey
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError
+from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError, WrongUser
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.exchange import (
     Next,
@@ -37,14 +40,18 @@ from synchrotron.replica.exchange import (
     ask,
     ask_snapshot,
     is_answer_to,
+    is_mended,
     refusal_text,
     settle_tokens,
+    skew,
     supersede,
 )
 from synchrotron.replica.floors import Staging, prune, rebase
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
+from synchrotron.replica.reversing import reversing_of
 from synchrotron.replica.revision import Revised, Revision
-from synchrotron.replica.runner import Runner
+from synchrotron.replica.runner import PointsNowhere, Runner
+from synchrotron.replica.strict import StrictRunner
 from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
 from synchrotron.store.state import Stamps, State, read_stamp
@@ -65,11 +72,13 @@ class Engine:
     def __init__(self, store: Store, clock: Callable[[], int], entropy: Entropy) -> None:
         self.store = store
         self.lock = threading.RLock()
-        self._runner = Runner(store)
+        self._runner = self._first_runner = Runner(store)
         self._stamps = Stamps(store.writer)
         self._clock = clock
         self._entropy = entropy
         self._staging: Staging | None = None
+        self._asked = ("", 0)
+        """The newest request's token, and when it was made."""
 
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[None]:
@@ -91,16 +100,29 @@ class Engine:
         with self.lock:
             return self.store.read_state()
 
-    def claim(self, user: str | None) -> str:
-        """Whose file it is: from the first user on, for all its life."""
-        with self._changing_state() as state:
-            state.user = state.user or user or ""
-            return state.user
+    def claim(self, user: str | None) -> None:
+        """Whose file it is: from the first user on, for all its life. Raises `WrongUser`."""
+        owner = self.state().user
+        if user and not owner:
+            with self._changing_state() as state:
+                owner = state.user = state.user or user
+        if user and owner != user:
+            raise WrongUser(
+                f"{self.store.database.path} belongs to user {owner!r}, not {user!r}: "
+                "open another file for this user"
+            )
 
     def _now_ms(self, state: State) -> int:
         return self._clock() + state.clock_offset_ms
 
     # ---- running actions (A1) -------------------------------------------------------
+
+    def be_strict(self) -> None:
+        """From here on each first run is judged: see `StrictRunner`."""
+        strict = StrictRunner(self.store)
+        with self.lock, machine_errors("reading the log", (*MACHINE, apsw.Error)):
+            strict.warn_of_changed_actions()
+        self._first_runner = strict
 
     def run(self, action: Action[Any, Any], arguments: Arguments) -> Ran:
         """Run an action for the first time, record it and capture its effects."""
@@ -112,10 +134,15 @@ class Engine:
                 )
             with self.store.database.transaction():
                 n, at, record = self._stamp(action, arguments)
-                result, changes = self._runner.run(action, record, arguments)
+                result, changes = self._first_runner.run(action, record, arguments)
                 self.store.log.add_run(n, record, changes)
             self._stamps.committed(n, at)
         return Ran(record, result, changes)
+
+    def rehearse(self, action: Action[Any, Any], arguments: Arguments) -> ActionRecord:
+        """The record that a run would have now; nothing is stored."""
+        with self._transaction():
+            return self._stamp(action, arguments)[2]
 
     def _stamp(
         self, action: Action[Any, Any], arguments: Arguments
@@ -142,25 +169,63 @@ class Engine:
             ),
         )
 
+    def undo(self, id: str) -> Ran:
+        """Reverse an action by one of our own. Raises `UnknownOutcome`, `CannotUndo`."""
+        left: dict[RowKey, str] = {}
+        with self.lock:
+            while True:
+                reversing = reversing_of(self.store, ActionId(id), left.keys())
+                try:
+                    ran = self.run(self.store.definition.undo, reversing)
+                except PointsNowhere as error:
+                    pointing = {missing.child: str(missing) for missing in error.missing}
+                    if not pointing.keys() - left.keys():
+                        raise
+                    left |= pointing
+                else:
+                    done, others = ran.result
+                    ran.result = Undone(done, {**left, **others})
+                    return ran
+
     # ---- exchanges ------------------------------------------------------------------
 
     def ask(self, *, upload: bool = True) -> SyncRequest:
         """The next request; it is on the disk when this returns (O6, O7)."""
         with self._changing_state(durable=True) as state:
-            return ask(self.store, state, self._entropy, upload=upload)
+            request = ask(self.store, state, self._entropy, upload=upload)
+            self._asked = (request.exchange.token, self._clock())
+            return request
 
     def take(self, request: SyncRequest, answer: SyncAnswer) -> Taken:
         """Take an answer in, or leave everything as it is (S1)."""
         with self._changing_state() as state:
+            skew_ms = self._compare_clocks(state, request.exchange, answer.now_ms)
             taking = Taking(self.store, self._runner, state, self._now_ms(state), self._entropy)
-            return taking.take(request, answer)
+            taken = taking.take(request, answer)
+            taken.report.skew_ms = skew_ms
+            return taken
+
+    def _compare_clocks(self, state: State, exchange: Exchange, server_ms: int) -> int:
+        """How far the machine's clock is behind the server's, which may be less than nothing (O4).
+
+        An answer to another request than the newest tells no time: it may be an old one.
+        """
+        token, asked_ms = self._asked
+        if exchange.token != token:
+            return 0
+        skew_ms = skew(asked_ms, server_ms, self._clock())
+        if state.clock_offset_ms and is_mended(skew_ms, state.clock_offset_ms):
+            state.clock_offset_ms = 0
+        return skew_ms
 
     def ask_snapshot(self, *, new_epoch: bool = False) -> SnapshotRequest:
         resume = self._staging.resume if self._staging else None
         with self._changing_state(durable=True) as state:
-            return ask_snapshot(
+            request = ask_snapshot(
                 self.store, state, self._entropy, new_epoch=new_epoch, resume=resume
             )
+            self._asked = (request.exchange.token, self._clock())
+            return request
 
     def take_snapshot(
         self, request: SnapshotRequest, chunks: Iterable[SnapshotChunk], *, new_epoch: bool = False
@@ -187,9 +252,12 @@ class Engine:
             if not is_answer_to(state, request.exchange):
                 return nothing_taken(Next(again=True))
             settle_tokens(state, request.exchange)
+            assert staging.head is not None
+            skew_ms = self._compare_clocks(state, request.exchange, staging.head.now_ms)
             now_ms = self._now_ms(state)
             revised = rebase(self.store, self._runner, state, staging, now_ms, new_epoch=new_epoch)
-        return _taken(Next(again=True), revised, SyncReport(rounds=1, rebased=1))
+        report = SyncReport(rounds=1, rebased=1, skew_ms=skew_ms)
+        return _taken(Next(again=True), revised, report)
 
     def _no_snapshot(
         self,

@@ -34,6 +34,8 @@ class SyncReport(msgspec.Struct):
     """Snapshots taken."""
     rounds: int = 0
     """Exchanges with the server."""
+    skew_ms: int = 0
+    """How far the server's clock is ahead of this machine's, by the last exchange (O4)."""
 
     def count(self, states: Iterable[str]) -> None:
         """Count outcomes that are new."""
@@ -42,8 +44,11 @@ class SyncReport(msgspec.Struct):
                 setattr(self, state, getattr(self, state) + 1)
 
     def add(self, other: SyncReport) -> None:
+        """Add what a later exchange did."""
+        skew_ms = other.skew_ms if other.rounds else self.skew_ms
         for name in self.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.skew_ms = skew_ms
 
 
 class Listeners:

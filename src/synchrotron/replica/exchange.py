@@ -197,6 +197,23 @@ def settle_tokens(state: State, exchange: Exchange) -> None:
     state.tokens = state.tokens[state.tokens.index(exchange.token) :]
 
 
+# ---- the clocks (O4) --------------------------------------------------------------
+
+
+def skew(asked_ms: int, server_ms: int, taken_ms: int) -> int:
+    """How far the machine's clock is behind the server's, as far as an exchange can tell.
+
+    The server looked at its clock between asking and taking in: what lies between them is
+    the time that messages travelled.
+    """
+    return server_ms - min(max(server_ms, asked_ms), max(taken_ms, asked_ms))
+
+
+def is_mended(skew_ms: int, offset_ms: int) -> bool:
+    """Whether a clock that was corrected by this offset is right without it."""
+    return abs(skew_ms) <= SKEW_MS_MAX < abs(skew_ms - offset_ms)
+
+
 # ---- taking the answer in ---------------------------------------------------------
 
 
@@ -475,8 +492,10 @@ class Taking:
 
 
 def _was_wrong(key: OrderKey, latest: OrderKey, now_ms: int) -> bool:
-    """Whether a pending key follows neither the time nor others' keys: the clock was wrong
-    when it was stamped, or that is longer ago than the server accepts."""
+    """Whether a pending key follows neither the time nor others' keys.
+
+    The clock was wrong when it was stamped, or that is longer ago than the server accepts.
+    """
     ms = timestamp_of(key).ms
     return ms > max(timestamp_of(latest).ms, now_ms) + SKEW_MS_MAX or ms < now_ms - SKEW_MS_MAX
 

@@ -187,7 +187,7 @@ def rebase(
         else:
             set_aside.put(entry.record, outcome_of(entry, head.server_floor))
     known = state.audiences
-    _replace_rows(store, staging)
+    replaced = _replace_rows(store, staging)
     store.log.clear()
     store.log.pending_from(min((entry.position for entry in kept), default=1))
     state.floor, state.floor_seq = head.floor, Seq(0)
@@ -197,7 +197,9 @@ def rebase(
     state.bootstrapped = True
     if head.floor is not None:
         state.knows(head.floor)
-    return _bring_back(Revision(store, runner, state), kept, known - state.audiences, now_ms)
+    left = known - state.audiences
+    revised = _bring_back(Revision(store, runner, state), kept, left, now_ms)
+    return revised._replace(tables=revised.tables | replaced)
 
 
 def _bring_back(
@@ -233,10 +235,15 @@ def _accepted(entry: Entry, head: SnapshotHead) -> Outcome:
     return Outcome(id=entry.record.id, state="accepted", seq=head.horizon, final=final)
 
 
-def _replace_rows(store: Store, staging: Staging) -> None:
-    tables = store.schema.tables
+def _replace_rows(store: Store, staging: Staging) -> set[str]:
+    """Put a snapshot's rows in place of all there are; give the tables that had or have any."""
+    tables, concerned = store.schema.tables, set()
     with store.rows.unchecked():
         for name in reversed(tables):
             store.writer.execute(f"DELETE FROM {name} WHERE true")
+            if store.writer.changes():
+                concerned.add(name)
         for name, rows in staging.rows():
             store.rows.insert(name, map(tables[name].to_image, rows))
+            concerned.add(name)
+    return concerned

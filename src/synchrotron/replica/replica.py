@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import apsw
 import msgspec
@@ -17,17 +17,23 @@ from synchrotron.app.action import Action
 from synchrotron.app.context import Parameters
 from synchrotron.app.definition import Definition
 from synchrotron.app.row import Row
+from synchrotron.app.undo import Undone
 from synchrotron.core.ids import ActionId, Entropy, as_client_id
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import Closed, QueryError, UnknownAction, WrongUser
-from synchrotron.replica.engine import Engine
+from synchrotron.errors import Closed, QueryError, UnknownAction, UsageError
+from synchrotron.replica.background import POLL_S, Background
+from synchrotron.replica.engine import Engine, Ran
 from synchrotron.replica.events import EventName, Listeners, SyncReport
+from synchrotron.replica.live import Live, LiveQueries
 from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.syncing import Syncing
 from synchrotron.replica.transport import Transport
 from synchrotron.store.database import machine_errors
 from synchrotron.store.encryption import Key
 from synchrotron.store.store import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,33 +86,38 @@ class Replica:
         clock: Callable[[], int] | None = None,
         entropy: Entropy | None = None,
         key: Key | None = None,
+        strict: bool = False,
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         self._definition = definition
         self._closed = False
         self._listeners = Listeners()
+        self._live = LiveQueries(self._listeners)
         self._news = threading.Condition()
-        user = user or (transport.user if transport else None)
+        of_token = transport.user if transport else None
         entropy = entropy or os.urandom
         identity = None if client_id is None else as_client_id(client_id)
         store = Store(
-            definition, path, entropy=entropy, client_id=identity, user=user or "", key=key
+            definition,
+            path,
+            entropy=entropy,
+            client_id=identity,
+            user=user or of_token or "",
+            key=key,
         )
         self._database = store.database
         self._engine = Engine(store, clock or machine_clock, entropy)
         self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)
+        self._background: Background | None = None
+        self._on_close = on_close
         try:
-            self._belongs_to(user)
+            self._engine.claim(user)
+            self._engine.claim(of_token)
+            if strict:
+                self._engine.be_strict()
         except BaseException:
             self.close()
             raise
-
-    def _belongs_to(self, user: str | None) -> None:
-        owner = self._engine.claim(user)
-        if user and owner != user:
-            raise WrongUser(
-                f"{self._database.path} belongs to user {owner!r}, not {user!r}: "
-                "open another file for this user"
-            )
 
     # ---- running and reading ----------------------------------------------------------
 
@@ -125,25 +136,70 @@ class Replica:
             raise UnknownAction(
                 f"{action.title} is not one of application {self._definition.name!r}"
             )
-        ran = self._engine.run(action, action.bind(args, kwargs))
+        return self._told(self._engine.run(action, action.bind(args, kwargs)))
+
+    def undo(self, action_id: str) -> Run[Undone]:
+        """Reverse what an action did, by an action that is recorded and replayed like any.
+
+        Of the rows that it changed, those go back that still hold what it left there; the
+        result names the others with the reason. Undoing an undo brings it back. Raises
+        `CannotUndo` for an action without effect, or whose history is pruned.
+        """
+        self._check_open()
+        return self._told(self._engine.undo(action_id))
+
+    def _told(self, ran: Ran) -> Run[Any]:
         if ran.changes and "tables" in self._listeners:
             self._listeners.emit("tables", {change.table for change in ran.changes})
+        if self._background is not None:
+            self._background.ran()
         return Run(self, ran.record.id, ran.result)
 
     @overload
-    def query(self, sql: str, params: Parameters = (), *, into: None = None) -> list[Row]: ...
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: None = None
+    ) -> list[Row]: ...
 
     @overload
-    def query(self, sql: str, params: Parameters = (), *, into: type[T]) -> list[T]: ...
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: type[T]
+    ) -> list[T]: ...
 
-    def query(self, sql: str, params: Parameters = (), *, into: type[Any] | None = None) -> Any:
+    def query(
+        self, sql: str | Executable, params: Parameters = (), *, into: type[Any] | None = None
+    ) -> Any:
         """Read rows as of the last commit, without waiting for a sync.
+
+        With SQLAlchemy it may be a construct, such as `select(Todo)`.
 
         `into` converts each row to a dataclass, TypedDict or msgspec Struct. Raises
         `QueryError`, and `WriteOutsideAction` for a statement that writes (A2).
         """
         self._check_open()
-        rows = self._rows(sql, params)
+        return self._converted(self._rows(sql, params), into)
+
+    @overload
+    def live(self, sql: str, params: Parameters = (), *, into: None = None) -> Live[Row]: ...
+
+    @overload
+    def live(self, sql: str, params: Parameters = (), *, into: type[T]) -> Live[T]: ...
+
+    def live(self, sql: str, params: Parameters = (), *, into: type[Any] | None = None) -> Any:
+        """The rows of a query now, and again after every commit that may have changed them.
+
+        Iterate over it in a thread (`for`) or in a coroutine (`async for`); see `Live`. It
+        ends when it or the replica is closed. Raises at once what `query` raises for the
+        text of a query.
+        """
+        self._check_open()
+        store = self._engine.store
+        tables = self._reading(lambda reader: store.reads(reader, sql, params))
+        given = dict(params) if isinstance(params, Mapping) else tuple(params)
+        live = Live(lambda: self.query(sql, given, into=into), tables)
+        self._live.add(live)
+        return live
+
+    def _converted(self, rows: list[Row], into: type[Any] | None) -> Any:
         if into is None:
             return rows
         try:
@@ -151,12 +207,22 @@ class Replica:
         except msgspec.ValidationError as error:
             raise QueryError(f"a row does not fit {into.__name__}: {error}") from error
 
-    def _rows(self, sql: str, params: Parameters) -> list[Row]:
+    def _rows(self, sql: str | Executable, params: Parameters) -> list[Row]:
+        def read(reader: apsw.Connection) -> list[Row]:
+            statements = self._engine.store.queries(reader)
+            if isinstance(sql, str):
+                return statements.execute(sql, params)
+            rows: list[Row] = statements.bridge.read(sql, params)
+            return rows
+
+        return self._reading(read)
+
+    def _reading(self, use: Callable[[apsw.Connection], T]) -> T:
         # In memory there is one connection: queries take turns with writing.
         turn = self._engine.lock if self._database.in_memory else nullcontext()
         try:
             with turn, machine_errors("query"), self._database.reading() as connection:
-                return self._engine.store.queries(connection).execute(sql, params)
+                return use(connection)
         except apsw.Error as error:
             raise QueryError(f"SQLite refuses the query: {error}") from error
 
@@ -234,6 +300,31 @@ class Replica:
         self._check_open()
         return self._syncing.sync()
 
+    def syncing(self, *, poll_s: float = POLL_S) -> Background:
+        """Keep in step with the server in the background, for as long as a `with` lasts.
+
+        Own runs are uploaded and others' commits taken in as they come; where the server's
+        events fail it is asked every `poll_s` seconds. What happens is told by `state` and
+        the events of `on`; errors are logged, and what failed is tried again.
+        """
+        self._check_open()
+        if self._background is not None and not self._background.ended:
+            raise UsageError("this replica is syncing already")
+        self._background = Background(
+            self._syncing,
+            self._syncing.transport,
+            lambda: self._engine.state().cursor,
+            poll_s=poll_s,
+        )
+        return self._background
+
+    def syncing_async(self, *, poll_s: float = POLL_S) -> Background:
+        """The same for `async with`: beginning and ending do not hold up the event loop.
+
+        Exchanges, taking in and callbacks happen in a thread of its own.
+        """
+        return self.syncing(poll_s=poll_s)
+
     @property
     def state(self) -> str:
         """`offline`, `syncing`, `in step` or `blocked: …`."""
@@ -262,7 +353,12 @@ class Replica:
         """Close the database. Everything committed is kept; closing twice does no harm."""
         if not self._closed:
             self._closed = True
+            if self._background is not None:
+                self._background.stop()
+            if self._on_close is not None:
+                self._on_close()
             self._engine.close()
+            self._live.close()
             with self._news:
                 self._news.notify_all()  # whoever waits for an outcome is told
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before, Decision, decide
@@ -51,7 +51,7 @@ class Revised(NamedTuple):
 
     replayed: int
     tables: set[str]
-    """The synced tables whose rows may have changed."""
+    """The synced tables whose rows are other than before."""
     outcomes: list[Outcome]
     """Of own actions whose outcome is another now."""
     left_out: list[tuple[ActionRecord, Target]]
@@ -219,23 +219,24 @@ class Revision:
                 entries = [e for e in undone if e.position not in self._removed]
                 entries += self._added.values()
         left_out: list[tuple[ActionRecord, Target]] = []
-        tables = self._undo(undone)
+        tables: set[str] = set()
+        traces = _traces(undone)
+        self._undo(undone)
         self._store_early(entries)
         if start is not None:
-            self._put_floor_rows()
+            tables = self._put_floor_rows()
             self._forget_left(entries)
             entries.sort(key=_key)
             left_out = self._replay(entries, start)
         self._log.save(entries)
         self.state.pending_from = self._lowest_pending()
         self.state.knows(self._log.last_key())
-        tables.update(*(entry.tables() for entry in entries))
-        tables.update(target.table for target in self._floor_rows)
+        tables.update(table for table, *_ in traces ^ _traces(entries))
         old = {entry.position for entry in undone}
         replayed = sum(entry.position in old for entry in entries)
         return Revised(replayed, tables, self._news(entries), left_out)
 
-    def _undo(self, entries: list[Entry]) -> set[str]:
+    def _undo(self, entries: list[Entry]) -> None:
         """Put back, for each row, the image before the earliest of these actions."""
         images: dict[RowKey, Image | None] = {}
         for entry in entries:
@@ -245,7 +246,6 @@ class Revision:
         if images:
             with self._store.rows.unchecked():
                 self._store.rows.write(images)
-        return {row.table for row in images}
 
     def _store_early(self, replayed: list[Entry]) -> None:
         """Store what is not replayed: standing is read from the log before the start."""
@@ -254,7 +254,8 @@ class Revision:
         gone = later | self._removed
         self._log.save(e for e in self._changed.values() if e.position not in gone)
 
-    def _put_floor_rows(self) -> None:
+    def _put_floor_rows(self) -> set[str]:
+        """Put rows under history; give the tables where that changed any."""
         rows = self._store.rows
         images: dict[RowKey, Image | None] = {}
         for audience in sorted(self._left):
@@ -262,11 +263,14 @@ class Revision:
         # A row leaves one audience before it appears in another.
         for target, image in sorted(self._floor_rows.items(), key=lambda f: f[1] is not None):
             found = rows.read(target.row)
+            if found is not None and image == found[0] and target.row not in images:
+                continue
             if image is not None or (found is not None and found[1] == target.audience):
                 images[target.row] = image
         if images:
             with rows.unchecked():
                 rows.write(images)
+        return {row.table for row in images}
 
     def _forget_left(self, entries: list[Entry]) -> None:
         if self._left:
@@ -301,7 +305,7 @@ class Revision:
     def _attempt(self, entry: Entry, entries: list[Entry], start: OrderKey) -> Attempt:
         """Run an action again inside a savepoint, which is left open for the decision."""
         record = entry.record
-        action = self._store.definition.actions.get((record.name, record.version))
+        action = self._store.definition.action_of(record)
         self._store.writer.execute("SAVEPOINT synchrotron_replay")
         if action is None or any(effect.foreign for effect in entry.effects.values()):
             return Attempt({}, may_correct=False)
@@ -466,3 +470,13 @@ class Revision:
 
 def _key(entry: Entry) -> OrderKey:
     return entry.key
+
+
+def _traces(entries: Iterable[Entry]) -> set[tuple[Any, ...]]:
+    """What each entry did to each row. A row on which all did the same as before is the same."""
+    return {
+        (*effect.target, entry.position, effect.applied, effect.before)
+        for entry in entries
+        for effect in entry.effects.values()
+        if effect.applied is not None
+    }

@@ -5,13 +5,15 @@ The caller owns the transaction, and rolls back what an action did before it rai
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
 import apsw
 
 from synchrotron.app.action import Action, Arguments
-from synchrotron.app.context import Context, Parameters
+from synchrotron.app.context import Context, Parameters, Work
+from synchrotron.app.extension import sqlalchemy_extension
 from synchrotron.app.row import Row
 from synchrotron.app.schema import ForeignKey, Table
 from synchrotron.core.patches import RowKey
@@ -82,6 +84,8 @@ class Runner:
         store.capture.start()
         try:
             result = action.function(context, **arguments.values)
+            if context._work is not None:
+                context._work.finish()
         except Exception:
             if self._failure is not None:
                 raise self._failure from None
@@ -134,6 +138,20 @@ class Runner:
             self._statements.executemany(sql, rows)
         except BaseException as error:
             self._explain(error)
+
+    def begin_work(self) -> Work:
+        work: Work = self._bridge.begin(self)
+        return work
+
+    @cached_property
+    def _bridge(self) -> Any:
+        return sqlalchemy_extension().Bridge(self)
+
+    def columns(self, sql: str) -> Sequence[str]:
+        return self._statements.columns(sql)
+
+    def changed_rows(self) -> int:
+        return self._statements.changed_rows()
 
     def _explain(self, error: BaseException) -> NoReturn:
         self._store.capture.doubt()  # a failed statement's changes were rolled back

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 
 from synchrotron.core.messages import Staged, SyncAnswer, SyncRequest
-from synchrotron.errors import Blocked, Offline, UsageError
+from synchrotron.errors import Blocked, Offline, Unauthorized, UsageError, WrongUser
 from synchrotron.replica.engine import Engine
 from synchrotron.replica.events import Listeners, SyncReport, logger
-from synchrotron.replica.exchange import Next, Taken, cut
+from synchrotron.replica.exchange import SKEW_MS_MAX, Next, Taken, cut
 from synchrotron.replica.outcomes import Outcome
-from synchrotron.replica.transport import Transport
+from synchrotron.replica.transport import SignsIn, Transport
 
 ROUNDS_MAX = 1_000
 SENDINGS_MAX = 3
@@ -36,28 +36,62 @@ class Syncing:
         self._listeners = listeners
         self._announce = announce
         self._turn = threading.Lock()
+        self._begun = 0
+        """How many syncs were begun."""
+        self._last: SyncReport | None = None
+        """What the last one did, unless it failed."""
 
-    def sync(self) -> SyncReport:
-        """Exchange until in step. Raises `SyncError`; what was not sent stays queued."""
+    @property
+    def transport(self) -> Transport:
+        """The way to the server. Raises `UsageError` where there is none."""
         if self._transport is None:
             raise UsageError("there is no server: open the replica with server=… or transport=…")
+        return self._transport
+
+    def sync(self) -> SyncReport:
+        """Exchange until in step. Raises `SyncError`; what was not sent stays queued.
+
+        One sync at a time: whoever asks while one is under way waits for the next, which
+        serves all who wait.
+        """
+        transport, begun = self.transport, self._begun
         with self._turn:
-            self._enter("syncing")
-            report = SyncReport()
-            try:
-                ended = self._exchange_all(self._transport, report)
-            except Blocked as error:
-                self._block(str(error))
-                raise
-            except BaseException:
-                self._enter("offline")
-                raise
-            if ended.wait_ms is None:
-                self._enter("in step")
-            else:
-                self._block("an order key runs ahead of the server's clock, and waits for it")
+            if self._begun > begun and self._last is not None:
+                return self._last  # it began after we asked
+            self._begun += 1
+            self._last = None
+            self._last = self._sync(transport)
+            return self._last
+
+    def _sync(self, transport: Transport) -> SyncReport:
+        self._enter("syncing")
+        report = SyncReport()
+        try:
+            self._sign_in(transport)
+            ended = self._exchange_all(transport, report)
+        except (Blocked, Unauthorized, WrongUser) as error:
+            self._block(str(error))
+            raise
+        except BaseException:
+            self._enter("offline")
+            raise
+        if ended.wait_ms is None:
+            self._enter("in step")
+        else:
+            self._block("an order key runs ahead of the server's clock, and waits for it")
+        if abs(report.skew_ms) > SKEW_MS_MAX:
+            logger.warning(
+                "this machine's clock is %+.1f s off the server's: mend it, or actions get "
+                "their places in history by a wrong time",
+                -report.skew_ms / 1000,
+            )
         self._listeners.emit("synced", report)
         return report
+
+    def _sign_in(self, transport: Transport) -> None:
+        """Know whose token it is before anything is sent. Raises `WrongUser`."""
+        if isinstance(transport, SignsIn):
+            self._engine.claim(transport.sign_in())
 
     def _exchange_all(self, transport: Transport, report: SyncReport) -> Next:
         next = Next(again=True, rebase=not self._engine.state().bootstrapped)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
+from synchrotron.core.ids import Seq
 from synchrotron.core.messages import SnapshotChunk, SnapshotRequest, SyncAnswer, SyncRequest
 
 
@@ -25,3 +26,36 @@ class Transport(Protocol):
 
     def wait(self, ms: int) -> None:
         """Let this time pass: the network's owner is the time's owner."""
+
+
+# ---- what some transports can do besides ------------------------------------------
+
+
+@runtime_checkable
+class SignsIn(Protocol):
+    """Has a token, which says whose connection it is."""
+
+    def sign_in(self) -> str | None:
+        """Get a token, if there is none, and say whose it is. Sends nothing to the server."""
+
+
+@runtime_checkable
+class Listens(Protocol):
+    """Hears of commits."""
+
+    def listen(
+        self, news: Callable[[Seq], None], connected: Callable[[bool], None]
+    ) -> Callable[[], None]:
+        """Until the function that is returned is called, tell `news` the horizon of commits.
+
+        `connected` is told whether anything would be heard now. Both may be called in any
+        thread.
+        """
+
+
+@runtime_checkable
+class Cancels(Protocol):
+    """Can give up what is under way."""
+
+    def cancel(self) -> None:
+        """The exchange that is under way, or a wait, raises `Offline` soon."""

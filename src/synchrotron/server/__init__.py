@@ -2,6 +2,6 @@
 
 In reading order: `authority`, `clients`, `parts`, `form`, `tables`, `install`, `database`,
 `installed`, `fates`, `history`, `shadow`, `live`, `upload`, `download`, `store`, `gate`,
-`exchange`, `snapshot`, `notify`, `retention`,
-`postgres`, `embedded`.
+`exchange`, `snapshot`, `notify`, `retention`, `postgres`, `embedded`, `settings`, `tokens`,
+`limits`, `metrics`, `bodies`, `streams`, `openapi`, `asgi`, `serving`.
 """

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import apsw
 
-from synchrotron.errors import DamagedFile, MachineError, NewerFile, NotAReplica, WrongKey
+from synchrotron.errors import Closed, DamagedFile, MachineError, NewerFile, NotAReplica, WrongKey
 from synchrotron.store.encryption import Key, unlock
 
 MEMORY = ":memory:"
@@ -146,6 +146,7 @@ class Database:
         self._readers: list[apsw.Connection] = []
         self._reader_made: Callable[[apsw.Connection], None] = lambda connection: None
         self._lock = threading.Lock()
+        self._closed = False
         self.foreign_keys = True
         self.writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
         self._ordinary, self._durable = Transaction(self, False), Transaction(self, True)
@@ -246,12 +247,17 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
-        """A connection for one query. In memory, the caller holds the writer's lock."""
+        """A connection for one query. In memory, the caller holds the writer's lock.
+
+        Raises `Closed`. What is read while another thread closes is read to its end.
+        """
+        with self._lock:
+            if self._closed:
+                raise Closed(f"the replica {self.path} is closed")
+            reader = self._readers.pop() if self._readers else None
         if self.in_memory:
             yield self.writer
             return
-        with self._lock:
-            reader = self._readers.pop() if self._readers else None
         if reader is None:
             reader = self._connect(apsw.SQLITE_OPEN_READWRITE)
             reader.set_busy_timeout(BUSY_TIMEOUT_MS)
@@ -262,8 +268,17 @@ class Database:
         finally:
             with self._lock:
                 self._readers.append(reader)
+            if self._closed:
+                self._close_readers()
 
     def close(self) -> None:
-        for connection in (*self._readers, self.writer):
-            connection.close()
-        self._readers.clear()
+        self._closed = True
+        self._close_readers()
+        self.writer.close()
+
+    def _close_readers(self) -> None:
+        """Close those that no query is using; the others are, when it ends."""
+        with self._lock:
+            for reader in self._readers:
+                reader.close()
+            self._readers.clear()

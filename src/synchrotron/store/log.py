@@ -74,10 +74,6 @@ class Entry(msgspec.Struct):
             found = self.effects[target] = Effect(target.table, target.key, target.audience)
         return found
 
-    def tables(self) -> set[str]:
-        """The tables that it changed here."""
-        return {e.table for e in self.effects.values() if e.applied is not None}
-
 
 class _Stored(msgspec.Struct, array_like=True, omit_defaults=True):
     """A record without what the log's columns say. Every run writes one: it is kept short."""
@@ -191,6 +187,11 @@ class Log:
         if entry is not None and entry.record.id == id:
             return entry
         return next((e for e in self.own() if e.record.id == id), None)
+
+    def with_id(self, id: ActionId) -> Entry | None:
+        """Any action by its id: another's is sought."""
+        found = self._some("instr(record, CAST(? AS BLOB))", id)
+        return self.own_action(id) or next((e for e in found if e.record.id == id), None)
 
     def own(self) -> Iterator[Entry]:
         return self._some("position > 0 ORDER BY position")

@@ -8,7 +8,8 @@ its columns are plain columns of synced tables, to be read back as their Python 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import apsw
 
 from synchrotron.app import ddl
 from synchrotron.app.context import Parameters
+from synchrotron.app.extension import sqlalchemy_extension
 from synchrotron.app.row import Row
 from synchrotron.app.schema import Schema
 from synchrotron.app.types import bind, formless_text
@@ -158,6 +160,28 @@ class Statements:
         if statement.positions:
             raise StatementRefused("executemany gives no rows: use execute for each instead")
         self._connection.executemany(sql, bindings)
+
+    def reads(self, sql: str, params: Parameters = ()) -> frozenset[str]:
+        """The tables that a statement reads. Raises what running it would, for its text."""
+        return (self._known.get(sql) or self.inspect(sql, bind_all(params))).reads
+
+    @cached_property
+    def bridge(self) -> Any:
+        """SQLAlchemy's way to this connection, for queries."""
+        return sqlalchemy_extension().Bridge(self)
+
+    def columns(self, sql: str) -> Sequence[str]:
+        """The names of the columns that a statement which was run gives."""
+        return tuple(self._known[sql].positions)
+
+    def changed_rows(self) -> int:
+        """How many rows the last writing statement changed."""
+        return self._connection.changes()
+
+    def writes(self, sql: str) -> frozenset[str]:
+        """The tables that a statement which was run may change."""
+        statement = self._known.get(sql)
+        return frozenset() if statement is None else statement.writes
 
     def inspect(self, sql: str, bindings: Any = ()) -> Statement:
         """Compile a statement without running it. Raises what the rules refuse."""

@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 
 from synchrotron.app import ddl
+from synchrotron.app.context import Parameters
 from synchrotron.app.definition import Definition
 from synchrotron.core.ids import ClientId, Entropy, new_client_id
 from synchrotron.errors import NewerFile, OtherApplication, WrongUser
@@ -77,11 +78,18 @@ class Store:
         return self._queries[connection]
 
     def _adopt_reader(self, connection: apsw.Connection) -> None:
-        inspector = Inspector(connection)
+        inspector = Inspector(connection, self.definition.local.virtual)
         self._queries[connection] = Statements(inspector, self.schema, self._rules, reads_only=True)
 
+    def reads(self, connection: apsw.Connection, sql: str, params: Parameters) -> frozenset[str]:
+        """The synced tables on which a query depends, those behind local ones included."""
+        local = self.definition.local
+        found: set[str] = set()
+        for table in self._queries[connection].reads(sql, params):
+            found |= local.derived_from(table) if table in local.names else {table}
+        return frozenset(found & self.schema.tables.keys())
+
     def close(self) -> None:
-        self._queries.clear()
         self.functions.close()
         self.database.close()
 

@@ -1,10 +1,12 @@
-"""What tests of applications need: a server in the same process, and an oracle.
+"""What tests of applications need: a server in the same process, an oracle, a simulator.
 
 In reading order: `undo`, `server_state`, `server_tables`, `membership`,
 `downloads`, `proposals`, `rights`, `uploads`, `gate`, `exchanges`, `memory_server`,
-`oracle`.
+`memory_authority`, `oracle`, `purity`, `simulation`.
 """
 
 from synchrotron.testing.memory_server import MemoryServer
+from synchrotron.testing.purity import Impure, check_purity
+from synchrotron.testing.simulation import Simulation, SimulationFailed
 
-__all__ = ["MemoryServer"]
+__all__ = ["Impure", "MemoryServer", "Simulation", "SimulationFailed", "check_purity"]

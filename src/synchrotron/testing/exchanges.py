@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from synchrotron.core.clock import FIRST, timestamp_of
-from synchrotron.core.ids import ActionId, ClientId, Entropy, split_action_id
+from synchrotron.core.ids import ActionId, ClientId, Entropy, Seq, split_action_id
 from synchrotron.core.messages import (
     PROTOCOL,
     Accepted,
@@ -111,6 +111,12 @@ class Exchanges:
         """A snapshot (F1), or a refusal as the only chunk. Raises `ProtocolError`."""
         with self._atomic():
             return self._snapshot(user, request)
+
+    def has_news(self, user: str, cursor: Seq) -> bool:
+        """Whether anything that this user can see was committed after `cursor`."""
+        viewer = self._membership.viewer(user)
+        ids = {id for _, id in self._state.since(cursor)}
+        return any(viewer.sees(self._state.actions[id]) for id in ids)
 
     @contextmanager
     def _atomic(self) -> Iterator[None]:

@@ -86,6 +86,22 @@ class Connection:
     def wait(self, ms: int) -> None:
         time.sleep(ms / 1000)
 
+    def listen(
+        self, news: Callable[[Seq], None], connected: Callable[[bool], None]
+    ) -> Callable[[], None]:
+        """Hear of commits that this user can see, in the thread of whoever made them."""
+        server, seen = self._server, self._server.horizon
+
+        def tell() -> None:
+            nonlocal seen
+            before, seen = seen, server.horizon
+            if server.has_news(self.user, before):
+                news(seen)
+
+        stop = server.watch(tell)
+        connected(True)
+        return stop
+
 
 class MemoryServer:
     """A server for replicas of `app` in this process.
@@ -110,9 +126,8 @@ class MemoryServer:
     ) -> None:
         if page_events is not None and page_events < 1:
             raise UsageError("a page has room for at least one event: page_events is from 1")
-        self._app = app
         self._settings = Settings(
-            schema=len(app.migrations),
+            schema=0,
             max_clock_drift_ms=max_clock_drift_ms,
             max_backdate_ms=max_backdate_ms,
             page_events=page_events,
@@ -123,8 +138,17 @@ class MemoryServer:
         if audiences is not None:
             self._sets = defaultdict(set, {user: set(sets) for user, sets in audiences.items()})
         self._lock = threading.RLock()
+        self._watchers: list[Callable[[], object]] = []
         self._policy: Policy | None = None
-        self._open(State())
+        self._state = State()
+        self.install(app)
+
+    def install(self, app: Application) -> None:
+        """Serve a newer version of the application: its migrations, its audiences (S11)."""
+        with self._lock:
+            self._app = app
+            self._settings = self._settings._replace(schema=len(app.migrations))
+            self._open(self._state)
 
     def _open(self, state: State) -> None:
         self._state = state
@@ -151,12 +175,40 @@ class MemoryServer:
         return Connection(self, user)
 
     def sync(self, user: str, request: SyncRequest) -> SyncAnswer:
+        """Answer an upload and a question. Raises `ProtocolError`."""
         with self._lock:
-            return self._exchanges.sync(user, request)
+            before = self._state.seq
+            answer = self._exchanges.sync(user, request)
+            committed = self._state.seq > before
+        if committed:
+            for watcher in tuple(self._watchers):
+                watcher()
+        return answer
 
     def snapshot(self, user: str, request: SnapshotRequest) -> list[SnapshotChunk]:
+        """All chunks of a snapshot. Raises `ProtocolError`."""
         with self._lock:
             return self._exchanges.snapshot(user, request)
+
+    def watch(self, watcher: Callable[[], object]) -> Callable[[], None]:
+        """Call back after every commit; gives the function that ends that."""
+        self._watchers.append(watcher)
+
+        def stop() -> None:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+        return stop
+
+    @property
+    def horizon(self) -> Seq:
+        """The seq of the last commit."""
+        return self._state.seq
+
+    def has_news(self, user: str, cursor: Seq) -> bool:
+        """Whether anything that this user can see was committed after `cursor`."""
+        with self._lock:
+            return self._exchanges.has_news(user, cursor)
 
     # ---- what tests look at -------------------------------------------------------
 

@@ -66,7 +66,8 @@ class SerialOracle:
 
     def _run(self, record: ActionRecord) -> None:
         savepoint = f"before_{len(self._ran)}"
-        action = self._definition.actions[record.name, record.version]
+        action = self._definition.action_of(record)
+        assert action is not None, f"{record.name} is not in {self._definition.name}"
         arguments = action.arguments(record.args)
         self._execute(f"SAVEPOINT {savepoint}")
         try:

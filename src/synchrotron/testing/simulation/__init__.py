@@ -2,7 +2,7 @@
 
 In reading order: `dice`, `climate`, `steps`, `network`, `device`, `sampling`, `story`,
 `violation`, `audit`, `checks`, `session`, `world`, `shrink`, `simulation`, `warehouse`,
-`trial`.
+`trial`, `many`.
 """
 
 from synchrotron.testing.simulation.simulation import Result, Simulation, SimulationFailed

@@ -164,7 +164,8 @@ class Audit:
             return ()
         query = self._app.audiences.strip().rstrip(";")
         sql = f"SELECT user_id, audience_key FROM ({query}\n) WHERE audience_key IS NOT NULL"
-        return self._server._tables.connection.execute(sql).fetchall()
+        rows = self._server._tables.connection.execute(sql).fetchall()
+        return [(str(user), str(audience)) for user, audience in rows]
 
     def _note_members(self) -> None:
         self._peopled.update(audience for _, audience in self._members())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.errors import UnknownOutcome
@@ -21,7 +21,7 @@ class Checks:
         self._invariants = invariants
         self._seeds: dict[str, str] = {}
         """By action id, the seed of the run that first had it."""
-        self._sent: set[str] = set()
+        self._sent: set[tuple[str, str]] = set()
         self._latest: dict[str, OrderKey] = {}
         """By device, the newest order key that its file knows."""
 
@@ -38,12 +38,12 @@ class Checks:
         """Remember the newest key that a device has in its log."""
         self._latest[device.name] = device.engine.store.log.last_key()
 
-    def was_sent(self, seed: str) -> bool:
-        return seed in self._sent
+    def was_sent(self, device: Device, seed: str) -> bool:
+        return (device.name, seed) in self._sent
 
-    def sent(self, id: str, seed: str, *, copied: bool) -> None:
+    def sent(self, device: Device, id: str, seed: str, *, copied: bool) -> None:
         """An action leaves its machine under an id. Copies of a file may use one id twice."""
-        self._sent.add(seed)
+        self._sent.add((device.name, seed))
         if not copied and self._seeds.setdefault(id, seed) != seed:
             raise Violation("O5", f"two runs were sent as {id}")
 
@@ -95,11 +95,11 @@ class Checks:
                 + differences(schema, held, wanted, "on the server"),
             )
 
-    def outcomes(self, device: Device, *, copied: bool, forgetful: bool) -> None:
+    def outcomes(self, device: Device, *, copied: bool, forgiven: Set[str]) -> None:
         """Every run of a file has an outcome, and it is true.
 
-        `copied`: there are or were copies of the file. `forgetful`: the server was put back,
-        and may have lost what was accepted.
+        `copied`: there are or were copies of the file. `forgiven`: the seeds of what a server
+        that was put back may have lost.
         """
         accepted = {record.seed: record.id for record in self._audit.history}
         for id, seed in device.runs.items():
@@ -118,7 +118,7 @@ class Checks:
                 whole = self._audit.is_serial and self._audit.all_have_code
                 if whole and outcome.reason in ("denied", "invalid", "left"):
                     raise Violation("S7", f"{what}: {outcome.reason}, {outcome.detail}")
-            elif seed not in accepted and not forgetful:
+            elif seed not in accepted and seed not in forgiven:
                 raise Violation("M3", f"{what}, and the server does not have it")
         if self._audit.is_serial:
             self._rejections(device)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 from synchrotron.testing.simulation.dice import Dice
 
-ORDINARY: Mapping[str, int] = {"act": 320, "sync": 70, "decide": 4}
-"""Step kinds that are no trouble, with their weights."""
+ORDINARY: Mapping[str, int] = {"sync": 70, "decide": 4}
+"""Step kinds that are no trouble, with their weights. Actions are not among them: two of
+three steps are."""
 TROUBLE: Mapping[str, int] = {
     "join": 6,
-    "prune": 16,
-    "prune server": 8,
-    "clock": 14,
+    "prune": 26,
+    "prune server": 9,
+    "clock": 20,
     "back up server": 8,
     "restore server": 8,
     "membership": 30,
@@ -62,7 +63,7 @@ CALM = Climate()
 def draw_climate(dice: Dice, *, membership: bool, older: bool) -> Climate:
     """The climate of a seed. `membership`: whether it can change from outside."""
     files = dice.chance(0.55)
-    trouble = dict(TROUBLE) | (ON_FILES if files else {})
+    trouble = {**TROUBLE, **(ON_FILES if files else {})}
     if not membership:
         del trouble["membership"]
     for kind in trouble:
@@ -85,6 +86,6 @@ def draw_climate(dice: Dice, *, membership: bool, older: bool) -> Climate:
         late=sometimes(0.15),
         crash=sometimes(0.05) if files else 0.0,
         older=dice.choice((0.0, 0.0, 0.6)) if older else 0.0,
-        page_events=dice.choice((None, None, 1, 3)),
+        page_events=dice.choice((None, None, None, 3, 9)),
         max_backdate_ms=dice.choice((None, None, None, 100_000)),
     )

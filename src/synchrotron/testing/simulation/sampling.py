@@ -11,7 +11,7 @@ from synchrotron.app.row import Row
 from synchrotron.errors import ActionDefinitionError, UsageError
 from synchrotron.testing.simulation.dice import Dice
 
-TRIES_MAX = 5
+TRIES_MAX = 10
 """How many samplers may say "not now" before a step is given up."""
 
 

@@ -44,7 +44,7 @@ class Surroundings(Protocol):
 
     def asked(self, device: Device, request: SyncRequest | SnapshotRequest) -> None: ...
 
-    def taken(self, device: Device, taken: Taken) -> None: ...
+    def taken(self, device: Device, taken: Taken, *, new_epoch: bool = False) -> None: ...
 
     def befall(self, device: Device, dice: Dice) -> bool:
         """Whether a crash or a power cut befell the device at this commit."""
@@ -132,10 +132,10 @@ class Session:
                 raise
             return
         self._world.tell(f"{device.name} has a snapshot")
-        self._go_on(taken)
+        self._go_on(taken, new_epoch=new_epoch)
 
-    def _go_on(self, taken: Taken) -> None:
-        self._world.taken(self._device, taken)
+    def _go_on(self, taken: Taken, *, new_epoch: bool = False) -> None:
+        self._world.taken(self._device, taken, new_epoch=new_epoch)
         next = taken.next
         if next.again and not self._world.befall(self._device, self._dice):
             self._world.post(next.wait_ms or 0, lambda: self._wake(next))

@@ -94,7 +94,7 @@ class Simulation:
         *,
         seed: int = 0,
         replicas: int = 3,
-        steps: int = 90,
+        steps: int = 96,
         invariants: Iterable[str] = (),
         users: Sequence[str] | None = None,
         audiences: Mapping[str, Set[str]] | None = None,

@@ -29,11 +29,14 @@ class Step(NamedTuple):
 
 
 def draw_steps(dice: Dice, climate: Climate, count: int) -> list[Step]:
-    kinds = list(climate.weights)
+    """So many steps; two of three run an action."""
+    others = count // 3
     bounds = list(accumulate(climate.weights.values()))
+    kinds = ["act"] * (count - others)
+    kinds += dice.choices(list(climate.weights), cum_weights=bounds, k=others)
+    dice.shuffle(kinds)
     steps, now_ms = [], START_MS
-    for number in range(1, count + 1):
+    for number, kind in enumerate(kinds, 1):
         now_ms += LONG_GAP_MS if dice.chance(0.01) else dice.choice(GAPS_MS)
-        [kind] = dice.choices(kinds, cum_weights=bounds)
         steps.append(Step(number, now_ms, kind, dice.randrange(1 << 16)))
     return steps

@@ -27,7 +27,7 @@ class Trial(Simulation):
 
     command = "synchrotron simulate"
 
-    def __init__(self, *, seed: int = 0, replicas: int = 3, steps: int = 90) -> None:
+    def __init__(self, *, seed: int = 0, replicas: int = 3, steps: int = 96) -> None:
         self.regime = Dice(seed, "regime").choice(REGIMES)
         members = self.regime == "members"
         app = _warehouse(self.regime != "open", members, frozenset())

@@ -27,9 +27,11 @@ def differences(schema: Schema, held: RawTables, wanted: RawTables, should: str)
         places = [columns.index(key) for key in table.key]
         one = {tuple(row[i] for i in places): row for row in held[name]}
         two = {tuple(row[i] for i in places): row for row in wanted[name]}
-        for key in sorted(one.keys() | two.keys(), key=repr):
-            if line := _difference(columns, one.get(key), two.get(key), should):
-                lines.append(f"{name} {', '.join(map(str, key))}: {line}")
+        lines += [
+            f"{name} {', '.join(map(str, key))}: {line}"
+            for key in sorted(one.keys() | two.keys(), key=repr)
+            if (line := _difference(columns, one.get(key), two.get(key), should))
+        ]
     more = len(lines) - DIFFERENCES_MAX
     shown = lines[:DIFFERENCES_MAX] + ([f"… and {more} more rows"] if more > 0 else [])
     return "\n".join(f"  {line}" for line in shown)

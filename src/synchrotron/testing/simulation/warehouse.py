@@ -75,9 +75,11 @@ Sampler = Callable[[Dice, Query], dict[str, Any] | None]
 def make_warehouse(
     *, private: bool = True, members: bool = False, without: frozenset[str] = frozenset()
 ) -> App:
-    """The application. `private`: with rows that only their owners see; `members`: rooms have
-    members, who are rows; `without`: an older one that lacks these actions, and, where
-    `paint` is among them, the column that it needs.
+    """The application.
+
+    `private`: with rows that only their owners see. `members`: rooms have members, who are
+    rows. `without`: an older one that lacks these actions, and, where `paint` is among them,
+    the column that it needs.
     """
     app = App(
         "warehouse",
@@ -116,7 +118,7 @@ class _Author:
 
 
 def _room(rng: Dice, query: Query) -> str:
-    return rng.choice(ROOMS)
+    return str(rng.choice(ROOMS))
 
 
 def _some_item(rng: Dice, query: Query, where: str = "true") -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ from synchrotron.testing.simulation.steps import START_MS, Step
 from synchrotron.testing.simulation.story import Story
 from synchrotron.testing.simulation.violation import Violation
 
-SKEWS_MS = (0, 0, 3, -3, 40, -40, 900, -900, 5_000, -20_000, 90_000, -90_000, 3_600_000)
+SKEWS_MS = (0, 0, 3, -3, 40, -40, 900, -900, 5_000, -20_000, 90_000, -90_000, 3_600_000, 150_000)
 KINDS = ("phone", "laptop", "tablet", "desktop", "watch", "spare")
 ROUNDS_MAX = 60
 MORE_DEVICES_MAX = 3
@@ -98,7 +98,9 @@ class World:
         self.restored: set[str] = set()
         """Devices whose files were put back or copied: they may be superseded (O6)."""
         self._kept: list[Kept] = []
-        self._forgetful = False
+        self._forgiven: set[str] = set()
+        """The seeds of runs that the server may have lost: it was put back (H11)."""
+        self._was_put_back = False
         self._steps: dict[str, Callable[[Device, Dice], None]] = {
             "act": self._act,
             "sync": self._sync,
@@ -135,7 +137,7 @@ class World:
         if isinstance(request, SyncRequest):
             for sent in request.actions:
                 copied = device.name in self.restored
-                self.checks.sent(sent.record.id, sent.record.seed, copied=copied)
+                self.checks.sent(device, sent.record.id, sent.record.seed, copied=copied)
 
     def serve(self, device: Device, request: SyncRequest) -> SyncAnswer:
         answer = device.connection.exchange(request)
@@ -150,8 +152,11 @@ class World:
         self.audit.snapshot(device.user, chunks)
         return chunks
 
-    def taken(self, device: Device, taken: Taken) -> None:
+    def taken(self, device: Device, taken: Taken, *, new_epoch: bool = False) -> None:
         self.report.add(taken.report)
+        if self._was_put_back and taken.report.rebased and not new_epoch:
+            # Below what was pruned, a replica cannot tell that history is another.
+            self._forgive_all_but_log(device)
         if taken.report.replayed:
             self.tell(f"  {device.name} rolls back and replays {taken.report.replayed} actions")
         for outcome in taken.outcomes:
@@ -267,6 +272,8 @@ class World:
 
     def _prune(self, device: Device, dice: Dice) -> None:
         pruned = device.engine.prune(dice.randrange(5))
+        if self._was_put_back:
+            self._forgive_all_but_log(device)
         if pruned:
             self.tell(f"{device.name} forgets {pruned} actions", "replica pruned")
 
@@ -289,14 +296,22 @@ class World:
     def _restore_server(self, _: Device, dice: Dice) -> None:
         if self._kept:
             self.audit.restore(dice.choice(self._kept))
-            self._forgetful = True
+            self._was_put_back = True
+            for device in self.devices:
+                self._forgive_all_but_log(device)
             self.tell("the server is put back to a backup", "server restored")
+
+    def _forgive_all_but_log(self, device: Device) -> None:
+        """What a put back server lost comes back from the logs of its authors, and no more."""
+        kept = {entry.record.seed for entry in device.engine.store.log.own()}
+        self._forgiven.update(seed for seed in device.runs.values() if seed not in kept)
 
     def _change_membership(self, _: Device, dice: Dice) -> None:
         sets = self.server.audiences
         user = dice.choice(self.cast.users)
         audience = dice.choice(sorted({a for s in (self.cast.sets or {}).values() for a in s}))
         sets[user] ^= {audience}
+        self.audit.is_serial = False
         joins = "joins" if audience in sets[user] else "leaves"
         self.tell(f"{user} {joins} {audience}", "membership")
 
@@ -323,7 +338,7 @@ class World:
             try:
                 device.engine.outcome(id)
             except UnknownOutcome:
-                if self.checks.was_sent(seed):
+                if self.checks.was_sent(device, seed):
                     raise Violation(
                         "O7", f"{device.name} sent {id}, and has lost it in a power cut"
                     ) from None
@@ -423,7 +438,7 @@ class World:
                 self.asked(device, request)
                 taken = engine.take(request, self.serve(device, request))
             self.tell(f"{device.name} syncs")
-            self.taken(device, taken)
+            self.taken(device, taken, new_epoch=next.new_epoch)
             next = taken.next
             if not next.again and next.wait_ms is None:
                 if next.blocked:
@@ -443,7 +458,7 @@ class World:
         for device in self.devices:
             self.checks.converged(device, tables)
             copied = device.name in self.restored
-            self.checks.outcomes(device, copied=copied, forgetful=self._forgetful)
+            self.checks.outcomes(device, copied=copied, forgiven=self._forgiven)
 
     def _someone_has_all(self) -> bool:
         """Whether nobody lacks code, or someone with all of it has all of history (S10)."""

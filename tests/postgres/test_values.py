@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.server.conftest import Serve
+from tests.postgres.conftest import Serve
 
 from synchrotron import App, Context
 

@@ -6,10 +6,10 @@ from itertools import count
 from typing import Any
 
 import pytest
-from tests.server.bridge import Served
-from tests.server.cluster import execute
-from tests.server.conftest import Serve
-from tests.server.todo import OWNERS_EDIT, make_app
+from tests.postgres.bridge import Served
+from tests.postgres.cluster import execute
+from tests.postgres.conftest import Serve
+from tests.postgres.todo import OWNERS_EDIT, make_app
 
 from synchrotron import App, Replica
 

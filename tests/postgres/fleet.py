@@ -1,7 +1,7 @@
 """Server processes and replica processes for tests, over sockets of this machine.
 
-    python -m tests.server.fleet serve DATABASE SOCKET
-    python -m tests.server.fleet work SOCKETS FOLDER SEED REPLICAS ACTIONS
+    python -m tests.postgres.fleet serve DATABASE SOCKET
+    python -m tests.postgres.fleet work SOCKETS FOLDER SEED REPLICAS ACTIONS
 
 A message is its length in 4 bytes and its JSON. A request opens with the user and what it is.
 """

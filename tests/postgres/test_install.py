@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from tests.server.cluster import drop_database, execute, new_database
-from tests.server.todo import AUDIENCES, OWNERS_EDIT, SCHEMA
+from tests.postgres.cluster import drop_database, execute, new_database
+from tests.postgres.todo import AUDIENCES, OWNERS_EDIT, SCHEMA
 
 from synchrotron import App
 from synchrotron.errors import InstallationError

@@ -6,10 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 from msgspec.structs import replace
-from tests.server.bridge import Served
-from tests.server.cluster import execute
-from tests.server.conftest import Serve
-from tests.server.twin import described
+from tests.postgres.bridge import Served
+from tests.postgres.cluster import execute
+from tests.postgres.conftest import Serve
+from tests.postgres.twin import described
 from tests.testing.by_hand import (
     APP,
     P1,

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 import psycopg
 from psycopg import sql
-from tests.server.bridge import Served
-from tests.server.cluster import drop_database, in_database, new_database
+from tests.postgres.bridge import Served
+from tests.postgres.cluster import drop_database, in_database, new_database
 
 from synchrotron.core.canonical import text_of
 from synchrotron.core.ids import Entropy

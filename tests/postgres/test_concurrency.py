@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 import pytest
 from tests.crashes import ledger
-from tests.server.cluster import cluster, drop_database, execute, new_database
-from tests.server.fleet import USERS
-from tests.server.twin import described
+from tests.postgres.cluster import cluster, drop_database, execute, new_database
+from tests.postgres.fleet import USERS
+from tests.postgres.twin import described
 
 from synchrotron.core.canonical import decode
 from synchrotron.core.records import ActionRecord
@@ -48,7 +48,7 @@ def database() -> Iterator[str]:
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.server.fleet", *arguments],
+        [sys.executable, "-m", "tests.postgres.fleet", *arguments],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

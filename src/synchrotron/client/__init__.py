@@ -1,0 +1,4 @@
+"""Talking to a server over HTTP.
+
+In reading order: `loop`, `token`, `http`.
+"""

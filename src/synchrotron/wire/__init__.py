@@ -1,0 +1,4 @@
+"""How messages travel over HTTP; client and server share it.
+
+In reading order: `formats`, `compression`, `problems`.
+"""

@@ -1,0 +1,349 @@
+"""The transport over HTTP: tokens, lost connections, and what a server refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tests.replica import shop
+from tests.replica.shop import create_counter
+from tests.server.running import Running, free_port, running, token
+
+from synchrotron.client.http import HttpTransport
+from synchrotron.client.token import user_of
+from synchrotron.errors import (
+    Blocked,
+    Offline,
+    ProtocolError,
+    Unauthorized,
+    UsageError,
+    WrongUser,
+)
+from synchrotron.testing import MemoryServer
+
+EVERYONE = {"alice": {"all"}, "bob": {"all"}}
+EXPIRED = token("alice", valid_s=-100)
+
+
+@pytest.fixture
+def memory() -> MemoryServer:
+    return MemoryServer(shop.app, EVERYONE)
+
+
+@pytest.fixture
+def served(memory: MemoryServer) -> Iterator[Running]:
+    with running(memory) as serving:
+        yield serving
+
+
+def synchrotron_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("synchrotron")]
+
+
+# ---- tokens ----------------------------------------------------------------------------
+
+
+def test_the_user_is_read_from_the_token() -> None:
+    assert user_of(token("alice")) == "alice"
+    assert [user_of(t) for t in ("opaque", "a.b.c", "a.e30.c", "")] == [None] * 4
+
+
+def test_a_token_is_a_text_or_a_function_or_an_async_function(served: Running) -> None:
+    def plain() -> str:
+        return token("alice")
+
+    async def later() -> str:
+        await asyncio.sleep(0)
+        return token("alice")
+
+    for i, source in enumerate((token("alice"), plain, later)):
+        with shop.app.open(":memory:", server=served.url, token=source, user="alice") as a:
+            a.run(create_counter, id=f"{i}")
+            assert a.sync().uploaded == 1
+
+
+def test_an_async_token_works_inside_a_running_event_loop(served: Running) -> None:
+    async def later() -> str:
+        await asyncio.sleep(0)
+        return token("alice")
+
+    async def work() -> None:
+        with shop.app.open(":memory:", server=served.url, token=later) as a:
+            a.sync()
+            a.run(create_counter, id="x")
+            assert a.sync().uploaded == 1
+
+    asyncio.run(work())
+
+
+@pytest.mark.spec("M4")
+def test_a_refused_token_is_replaced_and_the_request_sent_again(served: Running) -> None:
+    given = [EXPIRED, token("alice"), token("alice", valid_s=7200)]
+    with shop.app.open(":memory:", server=served.url, token=lambda: given.pop(0)) as a:
+        a.sync()
+        a.run(create_counter, id="x")
+        a.sync()
+        assert len(given) == 1, "and is kept while it is good"
+
+
+@pytest.mark.spec("M4")
+@pytest.mark.parametrize("source", [EXPIRED, lambda: EXPIRED])
+def test_a_refused_token_parks_nothing_and_the_queue_waits(
+    served: Running, memory: MemoryServer, source: Any
+) -> None:
+    with shop.app.open(":memory:", server=served.url, token=source, user="alice") as a:
+        run = a.run(create_counter, id="x")
+        blocked: list[str] = []
+        a.on("blocked", blocked.append)
+        for _ in range(2):
+            with pytest.raises(Unauthorized, match="expired"):
+                a.sync()
+        assert a.state.startswith("blocked: ") and "expired" in a.state
+        assert len(blocked) == 2
+        assert (run.outcome.state, a.parked()) == ("pending", [])
+    assert memory.history == []
+
+
+def test_a_function_that_had_no_good_token_is_asked_again_next_time(served: Running) -> None:
+    given = [EXPIRED, EXPIRED, token("alice")]
+    with shop.app.open(":memory:", server=served.url, token=lambda: given.pop(0)) as a:
+        with pytest.raises(Unauthorized):
+            a.sync()
+        a.sync()
+        assert a.state == "in step"
+
+
+@pytest.mark.spec("M4")
+def test_a_file_is_of_one_user_and_another_users_token_is_refused(
+    served: Running, memory: MemoryServer, tmp_path: Any
+) -> None:
+    file = tmp_path / "a.db"
+    with shop.app.open(file, server=served.url, token=token("alice")) as a:
+        a.sync()
+    with pytest.raises(WrongUser, match="belongs to user 'alice', not 'bob'"):
+        shop.app.open(file, server=served.url, token=token("bob"))
+    with pytest.raises(WrongUser):
+        shop.app.open(":memory:", server=served.url, token=token("bob"), user="alice")
+    # With a function it is known when it is called, and before anything is sent.
+    clients = dict(memory._state.clients)
+    with shop.app.open(file, server=served.url, token=lambda: token("bob")) as a:
+        a.run(create_counter, id="x")
+        with pytest.raises(WrongUser):
+            a.sync()
+        assert a.state.startswith("blocked: ")
+    assert memory._state.clients == clients
+
+
+def test_a_function_that_gives_another_users_token_later_is_refused(
+    served: Running, memory: MemoryServer
+) -> None:
+    given = [EXPIRED, token("bob")]
+    with shop.app.open(":memory:", server=served.url, token=lambda: given.pop(0)) as a:
+        with pytest.raises(WrongUser, match="of user 'bob', this replica of 'alice'"):
+            a.sync()
+    assert memory._state.clients == {}
+
+
+def test_an_application_opens_offline_without_asking_for_a_token() -> None:
+    def no_network() -> str:
+        raise AssertionError("asked")
+
+    url = f"http://127.0.0.1:{free_port()}"
+    with shop.app.open(":memory:", server=url, token=no_network, user="alice") as a:
+        a.run(create_counter, id="x")
+        assert not synchrotron_threads()
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ({"server": "sync.example", "token": "t"}, "no address"),
+        ({"server": "ftp://sync.example", "token": "t"}, "no address"),
+        ({"server": "https://sync.example"}, "with token="),
+        ({"token": "t"}, "with server="),
+        ({"server": "https://a.example", "token": "t", "transport": object()}, "one way"),
+    ],
+)
+def test_a_call_that_cannot_work_is_refused(options: dict[str, Any], cause: str) -> None:
+    with pytest.raises(UsageError, match=cause):
+        shop.app.open(":memory:", **options)
+
+
+# ---- the network -----------------------------------------------------------------------
+
+
+def test_no_server_is_offline_and_the_queue_waits(memory: MemoryServer) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with shop.app.open(":memory:", server=url, token=token("alice")) as a:
+        run = a.run(create_counter, id="x")
+        with pytest.raises(Offline, match="no answer from"):
+            a.sync()
+        assert (a.state, run.outcome.state) == ("offline", "pending")
+        serving = running(memory)
+        serving.serving.config.port = port
+        with serving:
+            a.sync()
+        assert run.outcome.state == "accepted"
+
+
+def test_closing_gives_up_what_is_under_way_and_ends_the_thread() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        a = shop.app.open(":memory:", server=url, token=token("alice"))
+        errors: list[BaseException] = []
+
+        def sync() -> None:
+            try:
+                a.sync()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=sync)
+        thread.start()
+        while not synchrotron_threads():
+            time.sleep(0.001)
+        time.sleep(0.05)
+        begin_s = time.monotonic()
+        a.close()
+        thread.join(10)
+        assert time.monotonic() - begin_s < 5
+        assert [type(error) for error in errors] == [Offline]
+        assert not synchrotron_threads()
+
+
+def test_a_snapshot_that_breaks_off_is_resumed(memory: MemoryServer) -> None:
+    """The connection is cut in the middle of the stream, by a proxy between the two."""
+    with shop.app.open(":memory:", transport=memory.connect("alice")) as a:
+        for i in range(1500):
+            a.run(create_counter, id=f"{i:04}")
+        a.sync()
+    with running(memory) as serving:
+        transport = HttpTransport(serving.url, token("bob"))
+        lines = transport._lines
+        cut = [2]
+
+        class Cut(HttpTransport):
+            def _lines(self, response: Any) -> Iterator[bytes]:
+                yield from islice(lines(response), cut[0]) if cut else lines(response)
+
+        broken = Cut(serving.url, token("bob"))
+        heads: list[bool] = []
+        original = broken.snapshot
+
+        def watched(request: Any) -> Iterator[Any]:
+            heads.append(request.resume is not None)
+            return original(request)
+
+        broken.snapshot = watched  # type: ignore[method-assign]
+        with shop.app.open(":memory:", transport=broken) as b:
+            with pytest.raises(Offline, match="broke off"):
+                b.sync()
+            cut.clear()
+            b.sync()
+            assert heads == [False, True]
+            assert len(b.query("SELECT id FROM counter")) == 1500
+        for each in (broken, transport):
+            each.close()
+
+
+# ---- what a server refuses -------------------------------------------------------------
+
+
+def test_a_limit_of_size_blocks_and_is_named(memory: MemoryServer) -> None:
+    with running(memory, actions_max=2) as serving:
+        with shop.app.open(":memory:", server=serving.url, token=token("alice")) as a:
+            a.sync()
+            for i in range(3):
+                a.run(create_counter, id=f"{i}")
+            with pytest.raises(Blocked, match="limit 'actions_max' is exceeded"):
+                a.sync()
+            assert "actions_max" in a.state
+            assert not a.parked()
+
+
+def test_a_limit_of_rate_is_waited_for(memory: MemoryServer) -> None:
+    with running(memory, requests_per_minute=120) as serving:
+        transport = HttpTransport(serving.url, token("alice"))
+        waited_ms: list[int] = []
+        wait = transport.wait
+
+        def watched(ms: int) -> None:
+            waited_ms.append(ms)
+            wait(ms)
+
+        transport.wait = watched  # type: ignore[method-assign]
+        with shop.app.open(":memory:", transport=transport) as a:
+            a.sync()
+            serving.app._rates._full_at_s["alice"] = time.time() + 60
+            a.run(create_counter, id="x")
+            assert a.sync().uploaded == 1
+            assert waited_ms and max(waited_ms) <= 600
+            serving.app._rates._full_at_s["alice"] = time.time() + 60
+            with pytest.raises(Offline, match="requests_per_minute"):
+                list(transport.snapshot(a._engine.ask_snapshot()))
+        transport.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (404, "not here", ProtocolError),
+        (302, "", ProtocolError),
+        (502, "bad gateway", Offline),
+        (503, "", Offline),
+        (429, "slow down", Offline),
+        (200, "<html>", ProtocolError),
+        (200, '{"kind":"sorry"}', ProtocolError),
+    ],
+)
+def test_what_is_no_answer_of_a_server_is_told_so(
+    status: int, body: str, error: type[Exception]
+) -> None:
+    async def strange(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body, content_type="text/html")
+
+    with other_server(strange) as url:
+        with shop.app.open(":memory:", server=url, token=token("alice")) as a:
+            with pytest.raises(error):
+                a._syncing.transport.exchange(a._engine.ask())
+            with pytest.raises(error):
+                a.sync()
+
+
+class other_server:
+    """A server of any kind, in a thread."""
+
+    def __init__(self, handler: Callable[[web.Request], Any]) -> None:
+        self._handler = handler
+
+    def __enter__(self) -> str:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+        async def start() -> tuple[web.AppRunner, int]:
+            app = web.Application()
+            app.router.add_route("*", "/{path:.*}", self._handler)
+            runner = web.AppRunner(app)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            return runner, runner.addresses[0][1]
+
+        self._runner, port = asyncio.run_coroutine_threadsafe(start(), self._loop).result()
+        return f"http://127.0.0.1:{port}"
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

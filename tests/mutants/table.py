@@ -1,0 +1,313 @@
+"""The mutants: planted faults, one rule left out of a copy of the source each.
+
+A mutant is an exact replacement. One whose text is no longer there, or is there twice, is
+an error: the rule has moved, and its fault must move along. `seed` is one that is known
+to notice, and is tried first; it may be any that does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """A planted fault."""
+
+    rule: str
+    file: str
+    right: str
+    wrong: str
+    seed: int = 0
+
+
+MUTANTS = (
+    # ---- standing and corrections ------------------------------------------------------
+    Mutant(
+        "no standing",
+        "core/correction.py",
+        "return self.unsettled or self.newest > basis",
+        "return False",
+    ),
+    Mutant(
+        "always standing",
+        "core/correction.py",
+        "return self.unsettled or self.newest > basis",
+        "return True",
+    ),
+    Mutant(
+        "standing does not ask for an unsent correction of the action's own",
+        "core/correction.py",
+        "if may_correct and (unsent or before.gives_standing_over(known.basis)):",
+        "if may_correct and before.gives_standing_over(known.basis):",
+    ),
+    Mutant(
+        "a pending action before gives no standing",
+        "replica/revision.py",
+        "before = before.then(entry.newest, unsettled=entry.pending or entry.unsent)",
+        "before = before.then(entry.newest, unsettled=entry.unsent)",
+    ),
+    Mutant(
+        "S3: what came first stays, corrections do not replace it",
+        "replica/exchange.py",
+        "if effect.known is not None and effect.known.seq >= known.seq:",
+        "if effect.known is not None:",
+    ),
+    Mutant(
+        "an older known patch replaces a newer one",
+        "replica/exchange.py",
+        "        if effect.known is not None and effect.known.seq >= known.seq:\n"
+        "            return False\n",
+        "",
+    ),
+    Mutant(
+        "S5: a denied correction is sent again",
+        "replica/exchange.py",
+        "        effect.denied = True\n",
+        "",
+    ),
+    # ---- undo and replay ---------------------------------------------------------------
+    Mutant(
+        "undo by the latest image, not the earliest",
+        "replica/revision.py",
+        "images.setdefault(effect.target.row, effect.before)",
+        "images[effect.target.row] = effect.before",
+    ),
+    Mutant(
+        "order by arrival, not by order keys",
+        "replica/revision.py",
+        "            entries.sort(key=_key)\n",
+        "",
+    ),
+    Mutant(
+        "a late action fast-forwards",
+        "core/plan.py",
+        "return Rewind(start) if start <= last else FastForward(start)",
+        "return FastForward(start)",
+    ),
+    Mutant(
+        "S6: a replay writes rows that the user may not see",
+        "replica/revision.py",
+        "visible=target.audience in self.state.audiences",
+        "visible=True",
+    ),
+    Mutant(
+        "S9: a patch applies to a row of another audience",
+        "store/rows.py",
+        "            if found is not None and found[1] != target.audience:\n"
+        "                continue\n",
+        "",
+    ),
+    Mutant(
+        "S10: a replica corrects an action whose code it lacks",
+        "replica/revision.py",
+        "            return Attempt({}, may_correct=False)\n        try:",
+        "            return Attempt({})\n        try:",
+    ),
+    Mutant(
+        "A9: a hidden parent counts as a missing one",
+        "replica/revision.py",
+        "                if not known:\n                    return Attempt({}, may_correct=False)\n",
+        "",
+    ),
+    Mutant(
+        "S1: an answer is taken in in parts",
+        "store/database.py",
+        '                self._execute("ROLLBACK")\n        self._database',
+        '                self._execute("COMMIT")\n        self._database',
+    ),
+    # ---- taking answers in -------------------------------------------------------------
+    Mutant(
+        "an answer is used after the question changed",
+        "replica/exchange.py",
+        "        if request.question != question_of(self.state):\n"
+        "            return Next(again=True)\n",
+        "",
+    ),
+    Mutant(
+        "an answer older than the last one is taken in",
+        "replica/exchange.py",
+        "    return exchange.client_id == state.client_id and exchange.token in state.tokens",
+        "    return True",
+    ),
+    Mutant(
+        "O4: what was sent without an answer is stamped anew",
+        "replica/exchange.py",
+        "        if any(entry.sent_in is not None for entry in pending):\n"
+        "            return Next(again=True, upload=False)\n",
+        "",
+    ),
+    Mutant(
+        "F6: who leaves an audience keeps its rows",
+        "replica/exchange.py",
+        "            self.revision.leave(audience)\n",
+        "            pass\n",
+    ),
+    # ---- identity ----------------------------------------------------------------------
+    Mutant(
+        "O6: a restored file goes on under its old id",
+        "replica/exchange.py",
+        "    state.client_id = ClientId(new_client_id(entropy))\n",
+        "",
+    ),
+    Mutant(
+        "O5: an n is used again",
+        "replica/revision.py",
+        "        self.state.n = max(self.state.n, entry.position)\n",
+        "",
+    ),
+    Mutant(
+        "O6: a renamed run does not tell its former ids",
+        "replica/outcomes.py",
+        "            found.append(id)\n",
+        "",
+    ),
+    Mutant(
+        "O7: a request is sent before it is on the disk",
+        "replica/engine.py",
+        "        with self._changing_state(durable=True) as state:\n"
+        "            return ask(self.store, state, self._entropy, upload=upload)",
+        "        with self._changing_state() as state:\n"
+        "            return ask(self.store, state, self._entropy, upload=upload)",
+    ),
+    Mutant(
+        "O1: new keys may sort before what is known",
+        "store/state.py",
+        "        self.clock = max(self.clock, key)\n",
+        "        pass\n",
+    ),
+    # ---- floors ------------------------------------------------------------------------
+    Mutant(
+        "F3: pruning does not stop at pending actions",
+        "replica/floors.py",
+        "if entry.pending or entry.unsent or (parked is not None and entry.key >= parked):",
+        "if parked is not None and entry.key >= parked:",
+    ),
+    Mutant(
+        "F4: what a snapshot names as accepted is run again",
+        "replica/floors.py",
+        "    accepted = set(head.accepted)\n",
+        "    accepted = set[str]()\n",
+    ),
+    Mutant(
+        "H11: in a new epoch own records are not sent again",
+        "replica/floors.py",
+        "elif entry.pending or (new_epoch and entry.record.id not in accepted):",
+        "elif entry.pending:",
+    ),
+    # ---- the server --------------------------------------------------------------------
+    Mutant(
+        "H3: no gate",
+        "testing/gate.py",
+        "        return any(self._is_news(viewer, client, cursor, id) for id in ids)",
+        "        return False",
+    ),
+    Mutant(
+        "own events are left out of downloads",
+        "testing/downloads.py",
+        "            if seen and any(since < seq <= upto for seq in seen.seqs()):",
+        "            own = seen is not None and seen.record.user == viewer.user\n"
+        "            if seen and not own and any(since < seq <= upto for seq in seen.seqs()):",
+    ),
+    Mutant(
+        "H1: a refused upload is stored in part",
+        "testing/exchanges.py",
+        "            self._state.undo.back_to(mark)\n            self._tables.back_to_begin()\n"
+        "        return answer\n\n    def _store",
+        "            self._state.number(self._settings.entropy(12).hex())\n"
+        "        return answer\n\n    def _store",
+    ),
+    Mutant(
+        "O6: a copy of a file is not noticed",
+        "testing/clients.py",
+        "        if self.token not in (exchange.token, *exchange.earlier):\n"
+        '            return "copy"\n',
+        "",
+    ),
+    Mutant(
+        "H5: a late patch is not folded again",
+        "testing/server_state.py",
+        "        if added is not None and changes[-1][1] == added:",
+        "        if added is not None:",
+    ),
+    Mutant(
+        "S9: a row key lives in two audiences for a while",
+        "testing/uploads.py",
+        "            if self._state.is_split(row):",
+        "            if False:",
+    ),
+    Mutant(
+        "H7: patches of other audiences are sent along",
+        "testing/membership.py",
+        "        return {t: p for t, p in action.patches.items() if t.audience in self.audiences}",
+        "        return dict(action.patches)",
+    ),
+    Mutant(
+        "H2: an upload's seqs do not rise with history",
+        "testing/server_state.py",
+        "        for id, target in sorted(self.staged, key=self._place):",
+        "        for id, target in sorted(self.staged, key=self._place, reverse=True):",
+    ),
+    Mutant(
+        "F1: a snapshot leaves out what was pruned",
+        "testing/downloads.py",
+        "                if target in self._state.rows:\n                    rows.setdefault",
+        "                if target in self._state.rows and target not in self._state.base:\n"
+        "                    rows.setdefault",
+    ),
+    Mutant(
+        "F2: rows come as they are now, not as at the floor",
+        "testing/downloads.py",
+        "            row = self._state.row_through(target, floor)",
+        "            row = self._state.rows.get(target)",
+    ),
+    Mutant(
+        "H11: a restored server is not noticed",
+        "testing/exchanges.py",
+        "        return cursor >= self._state.pruned and self._state.token_of(cursor) != token",
+        "        return False",
+    ),
+    Mutant(
+        "a reply is taken for what is applied by now",
+        "replica/exchange.py",
+        "            effect.accepted = fingerprint(patch)\n"
+        "            if effect.known is None or effect.known.seq < seq:\n"
+        "                effect.known = Known(patch, seq, seq)",
+        "            effect.accepted = fingerprint(effect.applied)\n"
+        "            if effect.known is None or effect.known.seq < seq:\n"
+        "                effect.known = Known(effect.applied, seq, seq)",
+    ),
+    Mutant(
+        "H2: a cursor passes over what is not told yet",
+        "testing/downloads.py",
+        "        return self._download(viewer, question, upto=end, horizon=end, newest=self._state.seq)",
+        "        seq = self._state.seq\n"
+        "        return self._download(viewer, question, upto=end, horizon=seq, newest=seq)",
+    ),
+    Mutant(
+        "no dedupe: a run is not known by its seed",
+        "testing/server_state.py",
+        "        return seed == self.seed_of(id) or seed in self.renamed.get(id, ())",
+        "        return False",
+    ),
+    Mutant(
+        "H5: a fold that ignores audiences",
+        "testing/server_state.py",
+        "        patches = (self.patch(id, target) for _, id in islice(changes, count))\n",
+        "        patches = (\n"
+        "            next(p.known.patch for t, p in self.actions[id].patches.items() if t.row == target.row)\n"
+        "            for _, id in islice(changes, count)\n"
+        "        )\n",
+    ),
+    Mutant(
+        "H4: what a retry changes is passed over",
+        "testing/exchanges.py",
+        "        upload = Upload(client, viewer, new, [*retried, *request.corrections])",
+        "        upload = Upload(client, viewer, new, request.corrections)",
+    ),
+    Mutant(
+        "R2: an action that raised on replay is taken for accepted",
+        "replica/revision.py",
+        "            entry.error = attempt.error\n",
+        "",
+    ),
+)

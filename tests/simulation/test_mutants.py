@@ -1,0 +1,17 @@
+"""Planted faults are noticed: what no history can break is not guarded by histories."""
+
+import pytest
+from tests.mutants.hunt import hunt, plant, seeds_for
+from tests.mutants.table import MUTANTS, Mutant
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.rule)
+def test_a_planted_fault_is_noticed(mutant: Mutant) -> None:
+    found = hunt(mutant, seeds_for(mutant))
+    assert found.seed is not None, f"no history noticed: {mutant.rule}"
+
+
+def test_a_mutant_that_does_not_apply_any_more_is_an_error(tmp_path) -> None:
+    gone = MUTANTS[0]._replace(right="what nobody wrote")
+    with pytest.raises(LookupError, match="does not apply"):
+        plant(gone, tmp_path)
