@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.server.cluster import drop_database, execute, new_database
-from tests.server.twin import described
+from tests.postgres.cluster import drop_database, execute, new_database
+from tests.postgres.twin import described
 from tests.testing.by_hand import APP, P1, File, create_project, insert, membership
 
 from synchrotron.core.ids import Seq
