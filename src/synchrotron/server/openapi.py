@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -54,13 +55,23 @@ def document() -> dict[str, Any]:
             "/metrics": {"get": _plain("Figures for Prometheus.", "text/plain")},
         },
         "components": {
-            "schemas": dict(sorted(components.items())),
+            "schemas": _tidy(dict(sorted(components.items()))),
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
             },
         },
         "security": [{"token": []}],
     }
+
+
+def _tidy(value: Any) -> Any:
+    """Descriptions without the indentation of docstrings, which Python keeps before 3.13."""
+    if isinstance(value, dict):
+        return {
+            name: cleandoc(item) if name == "description" and isinstance(item, str) else _tidy(item)
+            for name, item in value.items()
+        }
+    return [_tidy(item) for item in value] if isinstance(value, list) else value
 
 
 def _body(description: str, schema: Any, *formats: str) -> dict[str, Any]:
