@@ -67,7 +67,8 @@ def plant(mutant: Mutant, folder: Path) -> None:
     text = file.read_text(encoding="utf-8")
     if (times := text.count(mutant.right)) != 1:
         raise LookupError(
-            f"mutant {mutant.rule!r} does not apply: {mutant.file} has what it replaces {times} times"
+            f"mutant {mutant.rule!r} does not apply: what it replaces is {times} times "
+            f"in {mutant.file}"
         )
     file.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
 
