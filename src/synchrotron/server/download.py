@@ -98,8 +98,14 @@ class Downloads:
         parameters = self._parameters(question, events_max=events_max)
         found = await self._fetch(_PAGE_END, parameters)
         end = Seq(found[0][0] - 1) if found else newest
-        [token] = await fetch_one(self._connection, "SELECT synchrotron.token_of(%s::bigint)", end)
-        return await self._download(question, upto=end, horizon=end, token=token, newest=newest)
+        token, newest_token = await fetch_one(
+            self._connection,
+            "SELECT synchrotron.token_of(%s::bigint), synchrotron.token_of(%s::bigint)",
+            end,
+            newest,
+        )
+        page = await self._download(question, upto=end, horizon=end, token=token, newest=newest)
+        return msgspec.structs.replace(page, newest=newest, newest_token=newest_token or "")
 
     async def beside_upload(
         self, question: Question, before: Seq, horizon: Seq, token: str
@@ -108,7 +114,7 @@ class Downloads:
         page = await self._download(
             question, upto=before, horizon=horizon, token=token, newest=before
         )
-        return msgspec.structs.replace(page, more=False)
+        return msgspec.structs.replace(page, more=False, newest=horizon, newest_token=token or "")
 
     async def _download(
         self, question: Question, *, upto: Seq, horizon: Seq, token: str, newest: Seq
