@@ -1,5 +1,5 @@
 """What an author writes, checked when it is defined.
 
-In reading order: `types`, `ddl`, `schema`, `row`, `extension`, `context`, `action`, `undo`,
-`local`, `definition`.
+In reading order: `types`, `ddl`, `schema`, `migrations`, `row`, `extension`, `context`, `action`,
+`undo`, `local`, `definition`.
 """

@@ -13,6 +13,7 @@ from synchrotron.app.context import Context
 from synchrotron.app.ddl import NEW_ID
 from synchrotron.app.extension import sqlalchemy_extension
 from synchrotron.app.local import Local, read_local
+from synchrotron.app.migrations import joined, read_sources
 from synchrotron.app.schema import Schema, read_schema
 from synchrotron.app.undo import RESERVED, UNDO, is_foreign, undo_action
 from synchrotron.core.records import ActionRecord
@@ -39,8 +40,8 @@ class Definition:
     holds also what `migrations` add. `audiences` is a query giving
     `user_id, audience_key`; without it every user has exactly the audience
     `user:<user>`. `policies` are PostgreSQL policies for the server. `migrations` are
-    additive SQL, run in order. `local` are tables, FTS5 indexes and triggers that only
-    this replica has. Raises `SchemaError`.
+    additive SQL, run in order, each once: what is written already stays as it is. `local`
+    are tables, FTS5 indexes and triggers that only this replica has. Raises `SchemaError`.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Definition:
                 f"{name!r} cannot name an application: use lower-case letters, digits, - and _"
             )
         self.name = name
+        if isinstance(migrations, str):
+            raise SchemaError("migrations are a list of scripts: write [script] for a single one")
         self.migrations = tuple(migrations)
         if not isinstance(schema, str):
             schema = str(sqlalchemy_extension().adopt(schema, self.migrations))
         self.sources = (schema, *self.migrations)
-        self.schema: Schema = read_schema("\n;\n".join(self.sources))
+        self.schema: Schema = read_sources(schema, self.migrations)
         self.audiences = audiences
         self.audience_tables = (
             _audience_tables(self.schema, audiences) if audiences else frozenset()
@@ -84,7 +87,7 @@ class Definition:
 
     def schema_after(self, migrations: int) -> Schema:
         """The schema as it was after the first so many migrations."""
-        return read_schema("\n;\n".join(self.sources[: migrations + 1]))
+        return read_schema(joined(self.sources[0], self.migrations[:migrations]))
 
     def migration_statements(self, seen: int) -> tuple[str, ...]:
         """What SQLite runs for the migrations after the first `seen`."""

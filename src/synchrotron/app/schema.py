@@ -111,9 +111,8 @@ class Table:
     def _defaults(self) -> dict[str, Any]:
         """What columns hold in rows from before they were added, in wire form."""
         return {
-            c.name: c.type.to_wire(c.default_stored)
+            c.name: None if c.default_stored is None else c.type.to_wire(c.default_stored)
             for c in self.columns
-            if c.default_stored is not None
         }
 
     @cached_property
@@ -190,6 +189,10 @@ class Table:
             ]
         )
 
+    def completed(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A complete row, with the defaults of columns that its author did not have yet (S11)."""
+        return values if self._parsers.keys() <= values.keys() else {**self._defaults, **values}
+
     def stored(self, values: Mapping[str, Any]) -> dict[str, Stored]:
         """Some columns, as `to_image` has them, by name; unknown ones are left out (S11)."""
         parsers = self._parsers
@@ -229,7 +232,7 @@ class Table:
 
     def has_columns(self, values: Mapping[str, Any]) -> bool:
         """Whether every name is a column that can be written here (S11)."""
-        return all(name in self._parsers for name in values)
+        return values.keys() <= self._parsers.keys()
 
     def denotes(
         self,

@@ -31,7 +31,13 @@ from synchrotron.core.messages import (
 )
 from synchrotron.core.patches import RowKey
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import ProtocolError, UnknownOutcome, UsageError, WrongUser
+from synchrotron.errors import (
+    NewerFile,
+    ProtocolError,
+    UnknownOutcome,
+    UsageError,
+    WrongUser,
+)
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.exchange import (
     Next,
@@ -46,11 +52,12 @@ from synchrotron.replica.exchange import (
     skew,
     supersede,
 )
-from synchrotron.replica.floors import Staging, prune, rebase
+from synchrotron.replica.floors import prune, rebase
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.reversing import reversing_of
-from synchrotron.replica.revision import Revised, Revision
+from synchrotron.replica.revision import FloorClash, Revised, Revision
 from synchrotron.replica.runner import PointsNowhere, Runner
+from synchrotron.replica.staging import Staging
 from synchrotron.replica.strict import StrictRunner
 from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
@@ -77,6 +84,7 @@ class Engine:
         self._clock = clock
         self._entropy = entropy
         self._staging: Staging | None = None
+        self._elsewhere: int | None = None
         self._asked = ("", 0)
         """The newest request's token, and when it was made."""
 
@@ -93,8 +101,18 @@ class Engine:
     def _changing_state(self, *, durable: bool = False) -> Iterator[State]:
         with self._transaction(durable=durable):
             state = self.store.read_state()
+            self._check_migrations(state.migrations)
             yield state
             self.store.write_state(state)
+
+    def _check_migrations(self, seen: int) -> None:
+        """What we would write is of another schema, if a newer version has migrated the file."""
+        known = len(self.store.definition.migrations)
+        if seen != known:
+            raise NewerFile(
+                f"{self.store.database.path} was migrated by a newer version meanwhile (it has "
+                f"seen {seen} migrations, this version {known}): close it, and upgrade"
+            )
 
     def state(self) -> State:
         with self.lock:
@@ -148,6 +166,7 @@ class Engine:
         self, action: Action[Any, Any], arguments: Arguments
     ) -> tuple[int, Timestamp, ActionRecord]:
         stamp = self._stamps.latest()
+        self._check_migrations(stamp.migrations)
         if not stamp.user:
             raise UsageError("whose action is this? Open the replica with user=…, or with a token")
         now_ms = self._clock() + stamp.clock_offset_ms
@@ -198,12 +217,15 @@ class Engine:
 
     def take(self, request: SyncRequest, answer: SyncAnswer) -> Taken:
         """Take an answer in, or leave everything as it is (S1)."""
-        with self._changing_state() as state:
-            skew_ms = self._compare_clocks(state, request.exchange, answer.now_ms)
-            taking = Taking(self.store, self._runner, state, self._now_ms(state), self._entropy)
-            taken = taking.take(request, answer)
-            taken.report.skew_ms = skew_ms
-            return taken
+        try:
+            with self._changing_state() as state:
+                skew_ms = self._compare_clocks(state, request.exchange, answer.now_ms)
+                taking = Taking(self.store, self._runner, state, self._now_ms(state), self._entropy)
+                taken = taking.take(request, answer)
+                taken.report.skew_ms = skew_ms
+                return taken
+        except FloorClash:
+            return nothing_taken(Next(again=True, rebase=True))
 
     def _compare_clocks(self, state: State, exchange: Exchange, server_ms: int) -> int:
         """How far the machine's clock is behind the server's, which may be less than nothing (O4).
@@ -342,8 +364,25 @@ class Engine:
         with self._changing_state() as state:
             return prune(self.store, state, keep)
 
+    def committed_elsewhere(self) -> bool:
+        """Whether another process has committed since this was last asked; True at first.
+
+        Never waits: as long as another thread is writing, it is not known yet.
+        """
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            before, self._elsewhere = self._elsewhere, self.store.database.commits_elsewhere()
+            return self._elsewhere != before
+        except apsw.ConnectionClosedError:
+            return False
+        finally:
+            self.lock.release()
+
     def close(self) -> None:
         with self.lock:
+            if self._staging is not None:
+                self._staging.close()
             self.store.close()
 
 

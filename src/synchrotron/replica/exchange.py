@@ -59,7 +59,7 @@ from synchrotron.replica.floors import audiences_of, restamp
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revision
 from synchrotron.replica.runner import Runner
-from synchrotron.store.effects import fingerprint
+from synchrotron.store.effects import completed, fingerprint
 from synchrotron.store.log import Entry
 from synchrotron.store.state import State
 from synchrotron.store.store import Store
@@ -167,12 +167,14 @@ def ask_snapshot(
     exchange = _number(state, entropy)
     store.write_state(state)
     renamed = SetAside(store.writer)
-    offered = list(store.log.own()) if new_epoch else store.log.pending()
+    entries = list(store.log.own()) if new_epoch else store.log.pending()
+    # What is parked may have been accepted all the same, where its answer was lost.
+    parked = [record for record, outcome in renamed.parked() if outcome.reason != "restored"]
     return SnapshotRequest(
         exchange,
         [
-            Offer(entry.record.id, entry.record.seed, renamed.former_ids(entry.record.id))
-            for entry in offered
+            Offer(record.id, record.seed, renamed.former_ids(record.id))
+            for record in (*(entry.record for entry in entries), *parked)
         ],
         state.migrations,
         resume=resume,
@@ -415,6 +417,7 @@ class Taking:
             self._leave(left)
         for row in download.rows:
             table = self.store.schema.tables.get(row.table)
+            state.left_out |= table is None or not table.has_columns(row.values or {})
             if table is not None:
                 image = None if row.values is None else table.to_image(row.values)
                 self.revision.put_below(row.target, image)
@@ -459,11 +462,14 @@ class Taking:
         if entry.own and not effect.accepted:
             first = known.seq == seq
             effect.accepted = fingerprint(known.patch) if first else b"corrected"
-        effect.known, effect.denied = known, False
         table = self.store.schema.tables.get(target.table)
         effect.foreign = table is None or not (
             known.patch is None or table.has_columns(known.patch.values)
         )
+        self.state.left_out |= effect.foreign
+        if table is not None:
+            known = msgspec.structs.replace(known, patch=completed(table, known.patch))
+        effect.known, effect.denied = known, False
         return True
 
     def _leave(self, left: frozenset[Audience]) -> None:

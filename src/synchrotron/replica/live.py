@@ -4,7 +4,9 @@ A live query sleeps until a commit changes a table that it reads; SQLite's autho
 which ones when the query was compiled. What happens while its rows are being looked at is
 only noted: the next step reads the newest state, and there is no backlog. It has no thread
 of its own. Whoever commits wakes who waits, a thread by a condition and a coroutine by its
-event loop.
+event loop. Who waits also looks, some times a second, whether another process has committed
+to the file. Of such a commit nobody tells the tables: the rows are read, and given if they
+are others.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from synchrotron.errors import Closed
 from synchrotron.replica.events import Listeners
 
 T = TypeVar("T")
+LOOK_S = 0.05
+"""How often who waits looks for commits by other processes."""
 
 
 class Live(Generic[T]):
@@ -31,12 +35,21 @@ class Live(Generic[T]):
     it or its replica is closed, by whichever thread.
     """
 
-    def __init__(self, read: Callable[[], list[T]], tables: frozenset[str]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], list[T]],
+        tables: frozenset[str],
+        look: Callable[[], None] | None = None,
+    ) -> None:
         self.tables = tables
         """The synced tables on which the query depends."""
         self._read = read
+        self._look = look
+        self._look_s = None if look is None else LOOK_S
+        self._given: list[T] | None = None
         self._news = threading.Condition()
         self._stale = True
+        self._doubtful = False
         self._closed = False
         self._sleeping: set[Callable[[], None]] = set()
 
@@ -53,6 +66,12 @@ class Live(Generic[T]):
                 self._stale = True
                 self._rouse()
 
+    def doubt(self) -> None:
+        """Another process has committed: the rows may be others."""
+        with self._news:
+            self._doubtful = True
+            self._rouse()
+
     def _rouse(self) -> None:
         self._news.notify_all()
         for wake in self._sleeping:
@@ -65,18 +84,44 @@ class Live(Generic[T]):
         return self
 
     def __next__(self) -> list[T]:
-        with self._news:
-            self._news.wait_for(lambda: self._stale or self._closed)
-            if self._closed:
-                raise StopIteration
-            self._stale = False  # before reading: what comes meanwhile is news
-        try:
-            return self._read()
-        except Closed:
-            raise StopIteration from None
-        except BaseException:
-            self._stale = True
-            raise
+        while True:
+            with self._news:
+                self._news.wait_for(self._is_due, self._look_s)
+                if self._closed:
+                    raise StopIteration
+                due, certain = self._take()
+            if not due:
+                self._look_around()
+                continue
+            try:
+                rows = self._read()
+            except Closed:
+                raise StopIteration from None
+            except BaseException:
+                self._stale = True
+                raise
+            if self._gives(rows, certain):
+                return rows
+
+    def _is_due(self) -> bool:
+        return self._stale or self._doubtful or self._closed
+
+    def _take(self) -> tuple[bool, bool]:
+        """Whether to read, and whether that is certainly news; what comes from here on is more."""
+        due, certain = self._stale or self._doubtful, self._stale
+        self._stale = self._doubtful = False
+        return due, certain
+
+    def _gives(self, rows: list[T], certain: bool) -> bool:
+        """Whether rows are to be given: they are news, or other than the last ones."""
+        if not certain and rows == self._given:
+            return False
+        self._given = None if self._look is None else list(rows)
+        return True
+
+    def _look_around(self) -> None:
+        if self._look is not None:
+            self._look()
 
     # ---- in a coroutine -------------------------------------------------------------
 
@@ -87,34 +132,40 @@ class Live(Generic[T]):
         import asyncio  # who gets here has it; a replica without an event loop needs none
 
         loop = asyncio.get_running_loop()
-        while not self._take():
-            news = loop.create_future()
-            wake = _waker(loop, news)
+        while True:
             with self._news:
-                if self._stale or self._closed:
-                    continue
-                self._sleeping.add(wake)
+                if self._closed:
+                    raise StopAsyncIteration
+                due, certain = self._take()
+            if not due:
+                await self._sleep(asyncio, loop)
+                continue
             try:
-                await news
-            finally:
-                with self._news:
-                    self._sleeping.discard(wake)
-        try:
-            # A query may be slow, and in memory it waits for its turn: not on the loop.
-            return await asyncio.to_thread(self._read)
-        except Closed:
-            raise StopAsyncIteration from None
-        except BaseException:  # cancelled, too: these rows reached nobody
-            self._stale = True
-            raise
+                # A query may be slow, and in memory it waits for its turn: not on the loop.
+                rows = await asyncio.to_thread(self._read)
+            except Closed:
+                raise StopAsyncIteration from None
+            except BaseException:  # cancelled, too: these rows reached nobody
+                self._stale = True
+                raise
+            if self._gives(rows, certain):
+                return rows
 
-    def _take(self) -> bool:
-        """Whether there is news, which is then taken. Raises `StopAsyncIteration`."""
+    async def _sleep(self, asyncio: Any, loop: Any) -> None:
+        """Wait until there may be news."""
+        news = loop.create_future()
+        wake = _waker(loop, news)
         with self._news:
-            if self._closed:
-                raise StopAsyncIteration
-            news, self._stale = self._stale, False
-            return news
+            if self._is_due():
+                return
+            self._sleeping.add(wake)
+        try:
+            await asyncio.wait((news,), timeout=self._look_s)
+        finally:
+            with self._news:
+                self._sleeping.discard(wake)
+        if not news.done():
+            self._look_around()
 
     # ---- its end --------------------------------------------------------------------
 
@@ -145,14 +196,24 @@ def _waker(loop: Any, news: Any) -> Callable[[], None]:
 
 
 class LiveQueries:
-    """The live queries of a replica. One that nobody holds any more is forgotten."""
+    """The live queries of a replica. One that nobody holds any more is forgotten.
 
-    def __init__(self, listeners: Listeners) -> None:
+    `committed_elsewhere` tells whether another process has, since it was last asked.
+    """
+
+    def __init__(self, listeners: Listeners, committed_elsewhere: Callable[[], bool]) -> None:
         self._listeners = listeners
+        self._committed_elsewhere = committed_elsewhere
         self._lock = threading.Lock()
         self._open: weakref.WeakSet[Live[Any]] = weakref.WeakSet()
         self._subscribed = False
         self._closed = False
+
+    def look(self) -> None:
+        """Look for commits by other processes."""
+        if self._committed_elsewhere():
+            for live in self._all():
+                live.doubt()
 
     def add(self, live: Live[Any]) -> None:
         with self._lock:

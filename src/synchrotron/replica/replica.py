@@ -24,7 +24,7 @@ from synchrotron.errors import Closed, QueryError, UnknownAction, UsageError
 from synchrotron.replica.background import POLL_S, Background
 from synchrotron.replica.engine import Engine, Ran
 from synchrotron.replica.events import EventName, Listeners, SyncReport
-from synchrotron.replica.live import Live, LiveQueries
+from synchrotron.replica.live import LOOK_S, Live, LiveQueries
 from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.syncing import Syncing
 from synchrotron.replica.transport import Transport
@@ -92,7 +92,6 @@ class Replica:
         self._definition = definition
         self._closed = False
         self._listeners = Listeners()
-        self._live = LiveQueries(self._listeners)
         self._news = threading.Condition()
         of_token = transport.user if transport else None
         entropy = entropy or os.urandom
@@ -107,6 +106,7 @@ class Replica:
         )
         self._database = store.database
         self._engine = Engine(store, clock or machine_clock, entropy)
+        self._live = LiveQueries(self._listeners, self._engine.committed_elsewhere)
         self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)
         self._background: Background | None = None
         self._on_close = on_close
@@ -199,7 +199,8 @@ class Replica:
         store = self._engine.store
         tables = self._reading(lambda reader: store.reads(reader, sql, params))
         given = dict(params) if isinstance(params, Mapping) else tuple(params)
-        live = Live(lambda: self.query(sql, given, into=into), tables)
+        look = None if self._database.in_memory else self._live.look
+        live = Live(lambda: self.query(sql, given, into=into), tables, look)
         self._live.add(live)
         return live
 
@@ -292,7 +293,13 @@ class Replica:
                     raise TimeoutError(
                         f"action {action_id} is still {outcome.state} after {timeout_s} s"
                     )
-                self._news.wait(left_s)
+                self._news.wait(self._nap_s(left_s))
+
+    def _nap_s(self, left_s: float | None) -> float | None:
+        """How long to wait before looking again: another process may be the one that syncs."""
+        if self._database.in_memory:
+            return left_s
+        return LOOK_S if left_s is None else min(left_s, LOOK_S)
 
     # ---- syncing and events -----------------------------------------------------------
 

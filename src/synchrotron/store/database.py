@@ -143,6 +143,8 @@ class Database:
         self.path = os.fspath(path)
         self.in_memory = self.path == MEMORY
         self._key = None if self.in_memory else key
+        self.is_plain_file = not self.in_memory and key is None
+        """Whether anyone who can read the file can read what is in it."""
         self._readers: list[apsw.Connection] = []
         self._reader_made: Callable[[apsw.Connection], None] = lambda connection: None
         self._lock = threading.Lock()
@@ -238,6 +240,11 @@ class Database:
     def unresolved_foreign_keys(self) -> bool:
         """Whether this transaction has left a foreign key pointing nowhere."""
         return self.writer.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0] != 0
+
+    def commits_elsewhere(self) -> int:
+        """A number that is another one after a commit that was not the writer's."""
+        number: int = self.writer.execute("PRAGMA data_version").get
+        return number
 
     # ---- readers ------------------------------------------------------------------
 

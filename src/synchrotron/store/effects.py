@@ -59,6 +59,32 @@ class Effect(msgspec.Struct, array_like=True, omit_defaults=True):
         return bool(self.applied or self.known or self.unsent or self.denied or self.accepted)
 
 
+def completed(table: Table, patch: Patch | None) -> Patch | None:
+    """A patch as an author with this schema would have made it.
+
+    What inserts a row means, for columns that its author did not have yet, their defaults:
+    without this it would differ from a replay that does the same (S11).
+    """
+    if patch is None or patch.op != "insert":
+        return patch
+    values = patch.values
+    complete = table.completed(values)
+    return patch if complete is values else insert(complete)
+
+
+def grow(effect: Effect, before: Table, table: Table) -> None:
+    """Bring an effect from the table as it was to what migrations have made of it."""
+    if effect.before is not None:
+        effect.before = table.to_image(before.values(effect.before))
+    applied = completed(table, effect.applied)
+    if effect.accepted == fingerprint(effect.applied):
+        effect.accepted = fingerprint(applied)
+    effect.applied = applied
+    if effect.known is not None:
+        known = completed(table, effect.known.patch)
+        effect.known = msgspec.structs.replace(effect.known, patch=known)
+
+
 def fingerprint(patch: Patch | None) -> bytes:
     """Eight bytes that tell a patch from another; none for no patch."""
     if patch is None:

@@ -22,7 +22,7 @@ from synchrotron.core.ids import ActionId, Audience, Seq, split_action_id
 from synchrotron.core.patches import Target
 from synchrotron.core.records import ActionRecord
 from synchrotron.store.capture import Change
-from synchrotron.store.effects import Effect, effects_of
+from synchrotron.store.effects import Effect, effects_of, grow
 
 _COLUMNS = "position, order_key, record, seq, unsent, sent_in, error, changes, effects"
 
@@ -238,6 +238,20 @@ class Log:
     def save(self, entries: Iterable[Entry]) -> None:
         """Store entries, new or changed."""
         self._executemany(_SAVE, [_row(entry) for entry in entries])
+
+    def grow(self, before: Mapping[str, Table]) -> None:
+        """Bring all entries from the tables as they were `before` to those of now.
+
+        Undo writes whole images, and patches are compared: both are of one schema.
+        """
+        self._tables, tables = before, self._tables
+        entries = self.all()  # with effects made by the schema that their changes are from
+        self._tables = tables
+        for entry in entries:
+            for effect in entry.effects.values():
+                if effect.table in before:
+                    grow(effect, before[effect.table], tables[effect.table])
+        self.save(entries)
 
     def remove(self, positions: Iterable[int]) -> None:
         self._executemany(

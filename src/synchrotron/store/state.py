@@ -31,6 +31,7 @@ class State(msgspec.Struct):
     tokens: list[str] = []
     bootstrapped: bool = False
     migrations: int = 0
+    left_out: bool = False
     tables: str = ""
     local: str = ""
 
@@ -49,6 +50,7 @@ class Stamp(msgspec.Struct):
     """The last n and position used."""
     latest: Timestamp
     """The last clock reading known."""
+    migrations: int
 
 
 _NAMES = [field.name for field in msgspec.structs.fields(State)]
@@ -63,7 +65,8 @@ _INSERT = (
 # Whatever else enters the log is told to `State.knows`.
 _STAMP = """
     SELECT client_id, user, clock_offset_ms,
-           max(n, coalesce(last.position, 0)), max(clock, coalesce(last.order_key, ''))
+           max(n, coalesce(last.position, 0)), max(clock, coalesce(last.order_key, '')),
+           migrations
     FROM synchrotron_replica LEFT JOIN (
         SELECT position, order_key FROM synchrotron_action ORDER BY position DESC LIMIT 1
     ) AS last
@@ -91,8 +94,8 @@ def make_state(connection: apsw.Connection, state: State) -> None:
 def read_stamp(connection: apsw.Connection) -> Stamp:
     row = connection.execute(_STAMP).fetchone()
     assert row is not None
-    client, user, offset, n, clock = row
-    return Stamp(client, user, offset, n, timestamp_of(clock))
+    client, user, offset, n, clock, migrations = row
+    return Stamp(client, user, offset, n, timestamp_of(clock), migrations)
 
 
 class Stamps:

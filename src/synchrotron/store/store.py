@@ -155,20 +155,12 @@ class Store:
             )
 
     def _migrate(self, state: State) -> None:
-        before = self.definition.schema_after(state.migrations).tables
-        log = Log(self.writer, before)
-        entries = log.all()  # with effects made by the schema that they are from
         for statement in self.definition.migration_statements(state.migrations):
             self.writer.execute(statement)
-        # Undo writes whole rows: images from before get the new columns' defaults.
-        for entry in entries:
-            for effect in entry.effects.values():
-                if effect.before is not None:
-                    values = before[effect.table].values(effect.before)
-                    effect.before = self.schema.tables[effect.table].to_image(values)
-        log.save(entries)
-        # What was left out so far, as not known here (S11), comes with a snapshot.
-        state.bootstrapped = False
+        before = self.definition.schema_after(state.migrations)
+        Log(self.writer, self.schema.tables).grow(before.tables)
+        if state.left_out:
+            state.bootstrapped = False  # what is missing comes with a snapshot (S11)
         for trigger in guard_triggers(self.schema):
             self.writer.execute(trigger.replace("CREATE TRIGGER", "CREATE TRIGGER IF NOT EXISTS"))
         state.migrations = len(self.definition.migrations)

@@ -20,6 +20,7 @@ CREATE TABLE synchrotron_replica (
     tokens TEXT NOT NULL,               -- JSON array: of the requests since the last answer
     bootstrapped INTEGER NOT NULL,      -- 0 until the first snapshot
     migrations INTEGER NOT NULL,        -- how many were run (S11)
+    left_out INTEGER NOT NULL,          -- 1: something came that this schema has no place for
     tables TEXT NOT NULL,               -- fingerprint of the synced schema
     local TEXT NOT NULL                 -- fingerprint of the local one
 );
