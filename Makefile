@@ -5,6 +5,8 @@ BIN    = $(VENV)/bin
 PYTHON =
 SEEDS  = 1000
 LIVES  = 1000
+FIRST  = 0
+MUTANTS =
 ARGS   =
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -35,8 +37,14 @@ lint: $(VENV)/dev  ## ruff, mypy --strict, pyright
 	$(BIN)/python -m mypy --strict
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
-sim: $(VENV)/dev  ## random histories against the oracle; SEEDS=n of each kind
-	$(BIN)/python tests/histories/play.py --setting all --seeds 0:$(SEEDS)
+# Thousands of small files are written: in memory, where the machine has a folder there.
+sim: export TMPDIR := $(or $(TMPDIR),$(shell [ -w /dev/shm ] && echo /dev/shm || echo /tmp))
+sim: $(VENV)/dev  ## random histories against every rule; SEEDS=n, FIRST=n; MUTANTS=1 plants faults instead
+ifeq ($(MUTANTS),)
+	$(BIN)/synchrotron simulate --seeds $(SEEDS) --first $(FIRST)
+else
+	$(BIN)/python -m tests.mutants.hunt $(ARGS)
+endif
 
 crashes: $(VENV)/dev  ## replicas killed at random moments; LIVES=n
 	$(BIN)/python -m tests.crashes.lives --lives $(LIVES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from synchrotron import App, Context
 
 app = App(
@@ -12,6 +14,12 @@ app = App(
             name TEXT NOT NULL,
             audience_key TEXT GENERATED ALWAYS AS ('project:' || id) STORED
         );
+        CREATE TABLE project_member (
+            id TEXT PRIMARY KEY,
+            project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE,
+            user_id TEXT NOT NULL,
+            audience_key TEXT GENERATED ALWAYS AS ('project:' || project_id) STORED
+        );
         CREATE TABLE todo (
             id TEXT PRIMARY KEY,
             project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE,
@@ -21,12 +29,17 @@ app = App(
             audience_key TEXT GENERATED ALWAYS AS ('project:' || project_id) STORED
         );
     """,
+    audiences="SELECT user_id, audience_key FROM project_member",
 )
 
 
 @app.action(audience="project:{id}")
-def create_project(ctx: Context, *, id: str) -> None:
+def create_project(ctx: Context, *, id: str, members: Sequence[str] = ()) -> None:
     ctx.execute("INSERT INTO project (id, name) VALUES (?, ?)", (id, "a project"))
+    ctx.executemany(
+        "INSERT INTO project_member (id, project_id, user_id) VALUES (?, ?, ?)",
+        [(ctx.new_id("project_member"), id, user) for user in members],
+    )
 
 
 @app.action(audience="project:{project_id}")

@@ -1,8 +1,9 @@
 """Over HTTP, end to end: the server in a process of its own, tokens, JSON, zstd and all.
 
-Each figure stands beside the same work in process, and the two are measured in turns. The
-server's history is in memory, so what is told is the price of the wire and of a replica.
-`python -m benchmarks.http serve MEMBERS` is that process.
+The same work is done in process, over HTTP with the history in memory, and over HTTP with
+the history in PostgreSQL, in turns: so the price of the wire and that of the database show.
+`python -m benchmarks.http serve [DATABASE]` is the server's process. SYNCHROTRON_TEST_DATABASE
+names a cluster by a superuser's URL; unset, one is started.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -22,8 +23,12 @@ from tempfile import TemporaryDirectory
 from benchmarks.application import app, create_project, create_todo, create_todos
 from benchmarks.measuring import in_turns, tell
 from synchrotron import Replica
+from synchrotron.cli.backstage import database_of_its_own
+from synchrotron.cli.embedded import embedded_postgres
 from synchrotron.server.asgi import asgi
+from synchrotron.server.install import install
 from synchrotron.server.serving import Serving
+from synchrotron.server.settings import Options
 from synchrotron.server.tokens import sign
 from synchrotron.testing import MemoryServer
 from synchrotron.testing.memory_authority import MemoryAuthority
@@ -40,11 +45,14 @@ LATENCIES = 50
 _ids = map(str, itertools.count())
 
 
-def serve() -> None:
-    """Serve a history in memory, whose address is the first line."""
-    server = MemoryServer(app, {user: {"project:p1"} for user in USERS})
-    options = {"jwt_secret": SECRET, "requests_per_minute": 10**9, "actions_max": 10**6}
-    serving = Serving(asgi(authority=MemoryAuthority(server), **options), "127.0.0.1", 0)
+def serve(database: str | None = None) -> None:
+    """Serve a history in memory or in a database; the address is the first line."""
+    options: Options = {"jwt_secret": SECRET, "requests_per_minute": 10**9}
+    if database is None:
+        authority = MemoryAuthority(MemoryServer(app))
+        serving = Serving(asgi(authority=authority, **options), "127.0.0.1", 0)
+    else:
+        serving = Serving(asgi(database, **options), "127.0.0.1", 0)
 
     def tell_address() -> None:
         while not serving.started:
@@ -77,33 +85,53 @@ class World:
 
 @contextmanager
 def worlds() -> Iterator[dict[str, World]]:
-    """One in process, one over HTTP, each with a project."""
-    command = [sys.executable, "-m", "benchmarks.http", "serve"]
-    with TemporaryDirectory() as folder:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        server = MemoryServer(app, {user: {"project:p1"} for user in USERS})
-        tokens = {user: sign(SECRET, user, time.time(), 3600) for user in USERS}
-        both = {
+    """One in process, two over HTTP, each with a project of three members."""
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(TemporaryDirectory()))
+        database = opened.enter_context(database_in_a_cluster(folder))
+        server = MemoryServer(app)
+        made = {
             "in process": World(
-                Path(folder), lambda path, user: app.open(path, transport=server.connect(user))
+                folder, lambda path, user: app.open(path, transport=server.connect(user))
             ),
-            "http": World(
-                Path(folder), lambda path, user: app.open(path, server=url, token=tokens[user])
-            ),
+            "http, memory": over_http(folder, opened.enter_context(server_process())),
+            "http, postgres": over_http(folder, opened.enter_context(server_process(database))),
         }
-        try:
-            for world in both.values():
-                first = world.replica("ann")
-                first.run(create_project, id="p1")
-                first.sync()
-            yield both
-            for world in both.values():
-                world.close()
-        finally:
-            process.terminate()
-            process.wait()
+        for world in made.values():
+            opened.callback(world.close)
+            first = world.replica("ann")
+            first.run(create_project, id="p1", members=list(USERS))
+            first.sync()
+        yield made
+
+
+def over_http(folder: Path, url: str) -> World:
+    tokens = {user: sign(SECRET, user, time.time(), 3600) for user in USERS}
+    return World(folder, lambda path, user: app.open(path, server=url, token=tokens[user]))
+
+
+@contextmanager
+def server_process(*database: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.http", "serve", *database]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+@contextmanager
+def database_in_a_cluster(folder: Path) -> Iterator[str]:
+    """An installed database, with everything as durable as PostgreSQL makes it by itself."""
+    with ExitStack() as opened:
+        cluster = os.environ.get("SYNCHROTRON_TEST_DATABASE")
+        cluster = cluster or opened.enter_context(embedded_postgres(folder / "postgres"))
+        database = opened.enter_context(database_of_its_own(cluster))
+        install(app, database)
+        yield database
 
 
 def create(replica: Replica, count: int) -> None:
@@ -167,44 +195,43 @@ def latency_ms(world: World) -> float:
     return median(times_ms)
 
 
+def snapshot_s(world: World) -> float:
+    """How long a new replica takes to have all rows."""
+    writer = world.replica("cid")
+    [row] = writer.query("SELECT count(*) AS n FROM todo")
+    for _ in range((SNAPSHOT - row["n"]) // 1000):
+        writer.run(create_todos, count=1000, project_id="p1")
+        writer.sync()
+    return seconds(lambda: world.replica("bob"))
+
+
 def main() -> None:
-    with worlds() as both:
-        noops = noop_us(both)
-        writers = {name: world.replica("ann") for name, world in both.items()}
-        uploads: dict[str, list[float]] = {name: [] for name in both}
+    with worlds() as made:
+        noops = noop_us(made)
+        writers = {name: world.replica("ann") for name, world in made.items()}
+        uploads: dict[str, list[float]] = {name: [] for name in made}
         for _ in range(TURNS):
-            for name, world in both.items():
+            for name, world in made.items():
                 uploads[name].append(upload_per_s(world, writers[name]))
-        latencies = {name: latency_ms(world) for name, world in both.items()}
-        downloads = {name: download_per_s(world) for name, world in both.items()}
-        later = noop_us(both)
-        rows = dict.fromkeys(both, 0)
-        snapshots = {}
-        for name, world in both.items():
-            writer = world.replica("cid")
-            rows[name] = writer.query("SELECT count(*) AS n FROM todo")[0]["n"]
-            for _ in range((SNAPSHOT - rows[name]) // 1000):
-                writer.run(create_todos, count=1000, project_id="p1")
-                writer.sync()
-            snapshots[name] = seconds(lambda world=world: world.replica("bob"))
-    here, there = "in process", "http"
+        latencies = {name: latency_ms(world) for name, world in made.items()}
+        downloads = {name: download_per_s(world) for name, world in made.items()}
+        later = noop_us(made)
+        snapshots = {name: snapshot_s(world) for name, world in made.items()}
+    figures = {
+        "noop exchange, us": noops,
+        f"noop behind {(TURNS * UPLOAD + 2 * DOWNLOAD) // 1000}k actions, us": later,
+        f"upload of {UPLOAD:,}, actions/s": {n: median(rates) for n, rates in uploads.items()},
+        f"download and replay of {DOWNLOAD:,}, /s": {n: d[0] for n, d in downloads.items()},
+        "longest wait of a run meanwhile, ms": {n: d[1] for n, d in downloads.items()},
+        "from run to the other replica, ms": latencies,
+        f"new replica of {SNAPSHOT // 1000}k rows, s": snapshots,
+    }
     tell(
-        "http: the server in memory, in process and over HTTP in a process of its own",
-        ["work", here, there, "ratio"],
-        [
-            [work, figures[here], figures[there], figures[there] / figures[here]]
-            for work, figures in {
-                "noop exchange, us": noops,
-                f"noop behind {(TURNS * UPLOAD + 2 * DOWNLOAD) // 1000}k actions, us": later,
-                "upload, actions/s": {n: median(rates) for n, rates in uploads.items()},
-                "download and replay, actions/s": {n: d[0] for n, d in downloads.items()},
-                "longest wait of a run meanwhile, ms": {n: d[1] for n, d in downloads.items()},
-                "from run to the other replica, ms": latencies,
-                f"new replica of {SNAPSHOT // 1000}k rows, s": snapshots,
-            }.items()
-        ],
+        "http: end to end",
+        ["work", *made],
+        [[work, *(by_world[name] for name in made)] for work, by_world in figures.items()],
     )
 
 
 if __name__ == "__main__":
-    serve() if sys.argv[1:2] == ["serve"] else main()
+    serve(*sys.argv[2:]) if sys.argv[1:2] == ["serve"] else main()

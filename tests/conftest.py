@@ -12,6 +12,7 @@ import apsw
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["pytester"]
 EXAMPLES = int(os.environ.get("SYNCHROTRON_EXAMPLES", "100"))
 # Through the environment, so that the workers of pytest-xdist start where their parent did.
 SEED = int(os.environ.setdefault("SYNCHROTRON_SEED", str(secrets.randbelow(2**32))))

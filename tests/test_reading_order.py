@@ -28,6 +28,7 @@ PACKAGES = (
     "application",
     "__init__",
     "ext",
+    "elsewhere",
     "server",
     "testing",
     "cli",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.postgres.cluster import cluster, execute
 
 from synchrotron.cli import market
 from synchrotron.cli.demo import demo
@@ -35,7 +36,7 @@ def spoken(output: str) -> str:
 
 @pytest.fixture(scope="module")
 def output() -> str:
-    done = command("demo")
+    done = command("demo", "--in-memory")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return done.stdout
@@ -74,11 +75,28 @@ def test_the_demo_fits_a_terminal_and_a_pipe_gets_no_colours(output: str) -> Non
 
 
 def test_the_demo_is_the_same_every_time(output: str) -> None:
-    assert command("demo").stdout == output
+    assert command("demo", "--in-memory").stdout == output
+
+
+def test_on_postgresql_with_everything_in_processes_of_its_own_it_is_the_same(output: str) -> None:
+    done = command("demo", "--database", cluster())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "The server is an HTTP server on the given PostgreSQL." in spoken(done.stdout)
+    told = "1. Everyone works offline"
+    assert done.stdout.partition(told)[2] == output.partition(told)[2]
+    left = execute(cluster(), "SELECT datname FROM pg_database WHERE datname LIKE '%_demo_%'")
+    assert left == []
+
+
+def test_a_database_that_is_not_there_is_told_so() -> None:
+    done = command("demo", "--database", "postgresql://nobody@127.0.0.1:1/none")
+    assert done.returncode == 1
+    assert "the database cannot be reached" in spoken(done.stdout)
+    assert "Traceback" not in done.stderr
 
 
 def test_the_demo_is_also_told_where_there_is_only_ascii() -> None:
-    done = command("demo", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    done = command("demo", "--in-memory", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.returncode, done.stderr) == (0, "")
     assert "All agree" in done.stdout
 

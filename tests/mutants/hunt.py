@@ -67,8 +67,8 @@ def plant(mutant: Mutant, folder: Path) -> None:
     text = file.read_text(encoding="utf-8")
     if text.count(mutant.right) != 1:
         raise LookupError(
-            f"mutant {mutant.rule!r} does not apply: what it replaces is {text.count(mutant.right)} "
-            f"times in {mutant.file}"
+            f"mutant {mutant.rule!r} does not apply: what it replaces is "
+            f"{text.count(mutant.right)} times in {mutant.file}"
         )
     file.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
 

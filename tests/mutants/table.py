@@ -106,7 +106,8 @@ MUTANTS = (
     Mutant(
         "A9: a hidden parent counts as a missing one",
         "replica/revision.py",
-        "                if not known:\n                    return Attempt({}, may_correct=False)\n",
+        "                if not known:\n"
+        "                    return Attempt({}, may_correct=False)\n",
         "",
     ),
     Mutant(
@@ -279,7 +280,8 @@ MUTANTS = (
     Mutant(
         "H2: a cursor passes over what is not told yet",
         "testing/downloads.py",
-        "        return self._download(viewer, question, upto=end, horizon=end, newest=self._state.seq)",
+        "        return self._download(viewer, question, upto=end, horizon=end, "
+        "newest=self._state.seq)",
         "        seq = self._state.seq\n"
         "        return self._download(viewer, question, upto=end, horizon=seq, newest=seq)",
     ),
@@ -294,7 +296,8 @@ MUTANTS = (
         "testing/server_state.py",
         "        patches = (self.patch(id, target) for _, id in islice(changes, count))\n",
         "        patches = (\n"
-        "            next(p.known.patch for t, p in self.actions[id].patches.items() if t.row == target.row)\n"
+        "            next(p.known.patch for t, p in self.actions[id].patches.items() "
+        "if t.row == target.row)\n"
         "            for _, id in islice(changes, count)\n"
         "        )\n",
     ),

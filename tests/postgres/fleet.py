@@ -3,6 +3,8 @@
     python -m tests.postgres.fleet serve DATABASE SOCKET
     python -m tests.postgres.fleet work SOCKETS FOLDER SEED REPLICAS ACTIONS
 
+Replicas run so many actions each, or, for 0, as many as they can until FOLDER holds `stop`.
+
 A message is its length in 4 bytes and its JSON. A request opens with the user and what it is.
 """
 
@@ -64,7 +66,7 @@ async def serve(database: str, path: str) -> None:
                     for message in await _answers(authority, call):
                         writer.write(len(message).to_bytes(HEADER) + message)
                     await writer.drain()
-            except asyncio.IncompleteReadError:
+            except (asyncio.IncompleteReadError, ConnectionError):
                 writer.close()
 
         server = await asyncio.start_unix_server(answer, path)
@@ -154,11 +156,15 @@ class Worker:
         self.rounds_max = 0
         self.offline = 0
 
-    def work(self, actions: int) -> None:
-        for _ in range(actions):
+    def work(self, actions: int, stop: Path) -> None:
+        done = 0
+        while done < actions or (actions == 0 and not stop.exists()):
             self.act()
+            done += 1
             if self.dice.randrange(3) == 0:
                 self.sync()
+            if actions == 0:
+                time.sleep(0.02)
         self.sync()
 
     def act(self) -> None:
@@ -206,7 +212,7 @@ class Worker:
 def work(sockets: list[str], folder: Path, seed: int, replicas: int, actions: int) -> None:
     """Replicas at once, each in a thread; then the reports, a line of JSON each."""
     workers = [Worker(sockets, folder / f"{seed + i}.db", seed + i) for i in range(replicas)]
-    threads = [threading.Thread(target=w.work, args=(actions,)) for w in workers]
+    threads = [threading.Thread(target=w.work, args=(actions, folder / "stop")) for w in workers]
     for thread in threads:
         thread.start()
     for thread in threads:

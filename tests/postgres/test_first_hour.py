@@ -1,6 +1,8 @@
 """Real replicas of real users, and PostgreSQL: what a new application meets first."""
 
+import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -20,9 +22,14 @@ class World:
     def __init__(self, app: App, server: Served) -> None:
         self.app, self.server = app, server
         self.replicas: list[Replica] = []
+        self._clock = count(time.time_ns() // 1_000_000)
+
+    def clock(self) -> int:
+        """Rises at every look, so that no two actions are made in one millisecond."""
+        return next(self._clock)
 
     def open(self, user: str) -> Replica:
-        replica = self.app.open(":memory:", transport=self.server.connect(user))
+        replica = self.app.open(":memory:", transport=self.server.connect(user), clock=self.clock)
         self.replicas.append(replica)
         replica.sync()
         return replica

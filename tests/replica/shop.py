@@ -164,6 +164,11 @@ def give_badge(ctx: Context, *, name: str, scope: str = "all") -> str:
     return badge
 
 
+@app.action(audience="all")
+def rename_badge(ctx: Context, *, id: str, name: str) -> None:
+    ctx.execute("UPDATE badge SET name = ? WHERE id = ?", (name, id))
+
+
 # ---- projects ----------------------------------------------------------------------
 
 

@@ -5,7 +5,15 @@ from itertools import islice
 
 import pytest
 from tests.replica.conftest import Wire
-from tests.replica.shop import add, buy, copy, create_counter, put_on_sale
+from tests.replica.shop import (
+    add,
+    buy,
+    copy,
+    create_counter,
+    give_badge,
+    put_on_sale,
+    rename_badge,
+)
 
 from synchrotron.core.messages import SnapshotChunk, SnapshotRequest
 from synchrotron.errors import Offline, ProtocolError
@@ -449,3 +457,48 @@ def test_pruning_between_two_pages_does_no_harm(make_world, counts):
             break
     in_step(world, counts, a, b, c)
     assert counts(b) == {"x": 13}
+
+
+@pytest.mark.spec("F2")
+def test_rows_at_a_floor_that_clash_with_what_is_there_are_a_rebase(make_world, rows):
+    """A page brings who has a UNIQUE value now, and only the next one who had it before."""
+    world = make_world(page_events=1)
+    a, b, c = (world.synced(user) for user in ("alice", "bob", "carol"))
+    badge = a.run(give_badge, name="red").result
+    a.sync()
+    a.run(rename_badge, id=badge, name="blue")  # offline
+    b.run(give_badge, name="red")
+    world.settle(c)
+    c.run(create_counter, id="x")
+    world.settle(c)
+    c.prune()
+    b.sync()  # refused: the name is taken
+    a.sync()  # and now it is not
+
+    c.sync()
+
+    world.settle(a, b, c)
+    assert rows(c, "badge") == rows(a, "badge") == world.server.rows("badge")
+    assert sorted(row["name"] for row in rows(c, "badge")) == ["blue", "red"]
+
+
+@pytest.mark.spec("F4", "R1")
+def test_what_was_parked_is_accepted_where_the_snapshot_says_so(make_world):
+    """Its answer was lost, its audience was left, and its own event is on a page to come."""
+    world = make_world({"alice": {"all"}, "bob": {"all"}}, page_events=1)
+    a = world.synced("alice")
+    a.run(create_counter, id="x")
+    run = a.run(create_counter, id="y")
+    world.wires[a].lose("answer")
+    with pytest.raises(Offline):
+        a.sync()
+    world.server.audiences["alice"].discard("all")
+    request = a._engine.ask(upload=False)
+    a._engine.take(request, world.wires[a].connection.exchange(request))
+    assert run.outcome.reason == "left"
+    world.server.prune(keep=0)
+
+    a.sync()
+
+    assert run.outcome.state == "accepted"
+    assert len(world.server.history) == 2

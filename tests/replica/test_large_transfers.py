@@ -1,13 +1,17 @@
 """Uploads in parts, snapshots that resume, downloads page by page."""
 
+import errno
+import io
+import tracemalloc
 from itertools import islice
 
 import pytest
 from tests.replica.conftest import Wire
 from tests.replica.shop import add, create_counter
 
-from synchrotron.core.messages import SnapshotHead, SnapshotRequest, Staged
-from synchrotron.errors import Offline, ProtocolError
+from synchrotron.core.ids import Seq
+from synchrotron.core.messages import SnapshotHead, SnapshotRequest, SnapshotRows, Staged
+from synchrotron.errors import MachineError, Offline, ProtocolError
 from synchrotron.replica.exchange import cut
 
 LONG = "x" * 400_000
@@ -253,3 +257,61 @@ def test_a_part_that_is_kept_answers_no_question(world):
     taken = a._engine.take(request, Staged(now_ms=world.clock.now_ms, missing=[1]))
     assert taken.next.again
     assert a._engine.state().cursor == before.cursor
+
+
+# ---- where a snapshot waits until it is complete ------------------------------------
+
+
+def grown_by(work):
+    """The most memory that Python took while working, in bytes."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.spec("F1")
+@pytest.mark.parametrize("file", ["b.db", ":memory:"])
+def test_a_snapshot_on_its_way_does_not_fill_the_memory_where_there_is_a_file(world, file):
+    """Fifty chunks of a megabyte each, of which the last never comes."""
+    b = world.replica("bob", file)
+
+    def chunks():
+        yield SnapshotHead(world.clock.now_ms, None, None, Seq(1), "t", ["all"], [])
+        for i in range(50):
+            yield SnapshotRows("counter", "all", [{"id": f"{i}" + "x" * 10**6, "n": 1}])
+        raise Offline("broke off")
+
+    def take():
+        with pytest.raises(Offline):
+            b._engine.take_snapshot(b._engine.ask_snapshot(), chunks())
+
+    most = grown_by(take)
+    assert (most < 20_000_000) == (file != ":memory:"), most
+    assert b._engine._staging.resume.key[0].startswith("49")
+
+
+def test_a_snapshot_that_cannot_be_kept_is_told_and_begun_anew(world, counts):
+    class Full(io.BytesIO):
+        def write(self, line):
+            super().write(line[:10])
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    a = world.synced("alice")
+    many(a, *(f"{i:04}" for i in range(1500)))
+    a.sync()
+    b = world.replica("bob")
+    cut = b._syncing._transport = Cut(world.server.connect("bob"), world.clock)
+    cut.keep = 2
+    with pytest.raises(Offline):
+        b.sync()
+    b._engine._staging._file = Full()
+    cut.keep = None
+    with pytest.raises(MachineError, match="no space left"):
+        b.sync()
+    assert counts(b) == {}
+    b.sync()
+    assert [head.resumed for head in cut.heads] == [False, True, False]
+    assert counts(b) == counts(world.server)

@@ -205,3 +205,20 @@ def test_recursion_that_is_really_too_deep_aborts(world, about_to_replay, troubl
     assert contents(about_to_replay) == before
     trouble.work.function = original
     finishes(world, about_to_replay, counts)
+
+
+def test_an_interruption_as_a_transaction_begins_leaves_none_open() -> None:
+    """SQLite may notice it after BEGIN has done its work."""
+    with shop.app.open(":memory:", user="alice") as replica:
+        writer = replica._engine.store.writer
+        interrupted = 0
+        for instructions in range(1, 80):
+            once = iter((True,))
+            writer.set_progress_handler(lambda once=once: next(once, False), instructions)
+            try:
+                replica.run(shop.create_counter, id=f"a {instructions}")
+            except (MachineError, apsw.InterruptError):
+                interrupted += 1
+            writer.set_progress_handler(None)
+            replica.run(shop.create_counter, id=f"b {instructions}")
+        assert interrupted > 0

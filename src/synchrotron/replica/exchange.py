@@ -167,12 +167,14 @@ def ask_snapshot(
     exchange = _number(state, entropy)
     store.write_state(state)
     renamed = SetAside(store.writer)
-    offered = list(store.log.own()) if new_epoch else store.log.pending()
+    entries = list(store.log.own()) if new_epoch else store.log.pending()
+    # What is parked may have been accepted all the same, where its answer was lost.
+    parked = [record for record, outcome in renamed.parked() if outcome.reason != "restored"]
     return SnapshotRequest(
         exchange,
         [
-            Offer(entry.record.id, entry.record.seed, renamed.former_ids(entry.record.id))
-            for entry in offered
+            Offer(record.id, record.seed, renamed.former_ids(record.id))
+            for record in (*(entry.record for entry in entries), *parked)
         ],
         state.migrations,
         resume=resume,

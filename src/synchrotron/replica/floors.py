@@ -7,27 +7,16 @@ anew in their order, and run again on it (F4).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
-import msgspec
-
-from synchrotron.core.canonical import canonical
 from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, timestamp_of
 from synchrotron.core.ids import Audience, Seq, action_id
-from synchrotron.core.messages import (
-    FloorRow,
-    Resume,
-    SnapshotChanges,
-    SnapshotEnd,
-    SnapshotHead,
-    SnapshotRows,
-)
-from synchrotron.core.patches import Target
-from synchrotron.errors import ProtocolError
+from synchrotron.core.messages import SnapshotHead
+from synchrotron.core.records import ActionRecord
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revised, Revision
 from synchrotron.replica.runner import Runner
+from synchrotron.replica.staging import Staging
 from synchrotron.store.log import Entry
 from synchrotron.store.state import State
 from synchrotron.store.store import Store
@@ -67,114 +56,6 @@ def restamp(revision: Revision, entries: Iterable[Entry], now_ms: int, latest: T
         entry.sent_in = None
 
 
-class Staging:
-    """A snapshot on its way: kept in temporary tables until it is complete.
-
-    When it breaks off, what came stays, and the next request asks to resume it. Rows that
-    changed meanwhile are told first then, and count instead of the ones that came before.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._writer = store.writer
-        self._tables = store.schema.tables
-        self._keys = {table.name: table.key for table in store.schema.tables.values()}
-        self.left_out = False
-        """Whether something came that this schema has no place for (S11)."""
-        self.head: SnapshotHead | None = None
-        self.resume: Resume | None = None
-        """Where to go on after this snapshot broke off, if any row of it came."""
-        self._rows = 0
-        self._begin()
-
-    def _begin(self) -> None:
-        self.close()
-        self.left_out = False
-        self._writer.execute("CREATE TEMP TABLE synchrotron_staged (chunk BLOB)")
-        self._writer.execute(
-            "CREATE TEMP TABLE synchrotron_changed (target TEXT PRIMARY KEY, row BLOB)"
-        )
-
-    def take(self, chunk: SnapshotHead | SnapshotChanges | SnapshotRows | SnapshotEnd) -> bool:
-        """Keep a chunk; True once the snapshot is complete. Raises `ProtocolError`."""
-        match chunk:
-            case SnapshotHead():
-                self._take_head(chunk)
-            case SnapshotChanges():
-                for row in chunk.rows:
-                    self._note(row.table, (row.values or {},))
-                self._writer.executemany(
-                    "INSERT OR REPLACE INTO temp.synchrotron_changed VALUES (?, ?)",
-                    ((_place(row.target), msgspec.json.encode(row)) for row in chunk.rows),
-                )
-            case SnapshotRows():
-                self._take_rows(chunk)
-            case SnapshotEnd():
-                if self.head is None or chunk.rows != self._rows:
-                    raise ProtocolError(
-                        f"the snapshot is incomplete: {self._rows} of {chunk.rows} rows came"
-                    )
-                return True
-        return False
-
-    def _take_head(self, head: SnapshotHead) -> None:
-        if head.resumed and self.resume is None:
-            raise ProtocolError("the server resumes a snapshot of which nothing came")
-        if not head.resumed:
-            self.resume = None
-            self._begin()
-        self.head, self._rows = head, 0
-
-    def _take_rows(self, chunk: SnapshotRows) -> None:
-        head = self.head
-        if head is None:
-            raise ProtocolError("a snapshot begins with its head")
-        self._rows += len(chunk.rows)
-        self._note(chunk.table, chunk.rows)
-        self._writer.execute(
-            "INSERT INTO temp.synchrotron_staged VALUES (?)", (msgspec.json.encode(chunk),)
-        )
-        if chunk.rows and chunk.table in self._keys:
-            # All changes have come by now: what is here is as of this head.
-            key = [chunk.rows[-1][name] for name in self._keys[chunk.table]]
-            self.resume = Resume(
-                head.horizon, head.token, head.audiences, chunk.table, chunk.audience, key
-            )
-
-    def _note(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        table = self._tables.get(name)
-        self.left_out |= any(table is None or not table.has_columns(row) for row in rows)
-
-    def rows(self) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
-        """The rows of the tables that this replica has, some at a time."""
-        changed = {place for (place,) in self._select("target FROM temp.synchrotron_changed")}
-        decode = msgspec.json.Decoder(SnapshotRows).decode
-        for (blob,) in self._select("chunk FROM temp.synchrotron_staged"):
-            chunk = decode(blob)
-            if chunk.table in self._keys:
-                yield chunk.table, self._unchanged(chunk, changed) if changed else chunk.rows
-        for (blob,) in self._select("row FROM temp.synchrotron_changed"):
-            row = msgspec.json.decode(blob, type=FloorRow)
-            if row.table in self._keys and row.values is not None:
-                yield row.table, (row.values,)
-
-    def _select(self, what: str) -> Iterator[tuple[Any, ...]]:
-        return self._writer.execute(f"SELECT {what}")
-
-    def _unchanged(self, chunk: SnapshotRows, changed: set[str]) -> Iterator[dict[str, Any]]:
-        for row in chunk.rows:
-            key = tuple(row[name] for name in self._keys[chunk.table])
-            if _place(Target(chunk.table, key, chunk.audience)) not in changed:
-                yield row
-
-    def close(self) -> None:
-        self._writer.execute("DROP TABLE IF EXISTS temp.synchrotron_staged")
-        self._writer.execute("DROP TABLE IF EXISTS temp.synchrotron_changed")
-
-
-def _place(target: Target) -> str:
-    return canonical([target.table, target.audience, list(target.key)])
-
-
 def rebase(
     store: Store, runner: Runner, state: State, staging: Staging, now_ms: int, *, new_epoch: bool
 ) -> Revised:
@@ -192,11 +73,16 @@ def rebase(
         if not entry.own:
             continue
         if entry.record.id in accepted and entry.pending:
-            set_aside.put(entry.record, _accepted(entry, head))
+            set_aside.put(entry.record, _accepted(entry.record, head))
         elif entry.pending or (new_epoch and entry.record.id not in accepted):
             kept.append(entry)
         else:
             set_aside.put(entry.record, outcome_of(entry, head.server_floor))
+    for record, outcome in list(set_aside.parked()):
+        # An id of another copy of the file may be that of another run (O6).
+        same = record.client_id == state.client_id and outcome.reason != "restored"
+        if same and record.id in accepted:
+            set_aside.put(record, _accepted(record, head))
     known = state.audiences
     replaced = _replace_rows(store, staging)
     store.log.clear()
@@ -241,9 +127,9 @@ def audiences_of(entry: Entry) -> set[Audience]:
     return {*(entry.record.audiences or ()), *(target.audience for target in entry.effects)}
 
 
-def _accepted(entry: Entry, head: SnapshotHead) -> Outcome:
-    final = head.server_floor is not None and entry.key <= head.server_floor
-    return Outcome(id=entry.record.id, state="accepted", seq=head.horizon, final=final)
+def _accepted(record: ActionRecord, head: SnapshotHead) -> Outcome:
+    final = head.server_floor is not None and record.order_key <= head.server_floor
+    return Outcome(id=record.id, state="accepted", seq=head.horizon, final=final)
 
 
 def _replace_rows(store: Store, staging: Staging) -> set[str]:

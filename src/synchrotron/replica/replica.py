@@ -180,12 +180,16 @@ class Replica:
         return self._converted(self._rows(sql, params), into)
 
     @overload
-    def live(self, sql: str, params: Parameters = (), *, into: None = None) -> Live[Row]: ...
+    def live(
+        self, sql: str | Executable, params: Parameters = (), *, into: None = None
+    ) -> Live[Row]: ...
 
     @overload
-    def live(self, sql: str, params: Parameters = (), *, into: type[T]) -> Live[T]: ...
+    def live(self, sql: str | Executable, params: Parameters = (), *, into: type[T]) -> Live[T]: ...
 
-    def live(self, sql: str, params: Parameters = (), *, into: type[Any] | None = None) -> Any:
+    def live(
+        self, sql: str | Executable, params: Parameters = (), *, into: type[Any] | None = None
+    ) -> Any:
         """The rows of a query now, and again after every commit that may have changed them.
 
         Iterate over it in a thread (`for`) or in a coroutine (`async for`); see `Live`. It

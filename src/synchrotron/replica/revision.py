@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import apsw
+
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before, Decision, decide
 from synchrotron.core.ids import ActionId, Audience, Seq
@@ -56,6 +58,14 @@ class Revised(NamedTuple):
     """Of own actions whose outcome is another now."""
     left_out: list[tuple[ActionRecord, Target]]
     """Known patches that could not be applied."""
+
+
+class FloorClash(Exception):
+    """Rows at the floor that this database cannot hold together.
+
+    Constraints judge the end of history alone (H5): at a place within it, or between two
+    pages, UNIQUE values may clash. A snapshot is of the end.
+    """
 
 
 class Revision:
@@ -206,7 +216,10 @@ class Revision:
     # ---- carrying out --------------------------------------------------------------
 
     def carry_out(self) -> Revised:
-        """Undo, replay and store. Raises `MachineError`; the caller then rolls back."""
+        """Undo, replay and store.
+
+        Raises `MachineError` and `FloorClash`; the caller then rolls back.
+        """
         match make_plan(self._starts, self._log.last_key()):
             case InStep():
                 entries: list[Entry] = []
@@ -268,8 +281,13 @@ class Revision:
             if image is not None or (found is not None and found[1] == target.audience):
                 images[target.row] = image
         if images:
-            with rows.unchecked():
-                rows.write(images)
+            try:
+                with rows.unchecked():
+                    rows.write(images)
+            except apsw.ConstraintError as error:
+                if self._store.triggers.failed():
+                    raise MachineError(f"a local trigger failed: {error}") from error
+                raise FloorClash(str(error)) from error
         return {row.table for row in images}
 
     def _forget_left(self, entries: list[Entry]) -> None:

@@ -8,6 +8,7 @@ off, since it stood in another's way, is run again from its beginning.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -94,11 +95,10 @@ class Database:
                     ) from error
                 await asyncio.sleep(random.random() * 0.01 * attempt)
             except Offline:
-                # PostgreSQL started anew, perhaps: connections from before are of no use. Where
-                # a commit was cut off, its request is known now, and a duplicate.
-                if attempt > 1:
+                # With other connections, perhaps. Where a commit was cut off, its request is
+                # known now, and a duplicate.
+                if attempt > 0:
                     raise
-                await self._pool.check()
         raise AssertionError("unreachable")
 
     @asynccontextmanager
@@ -123,6 +123,9 @@ class Database:
         except (PoolTimeout, psycopg.OperationalError) as error:
             if isinstance(error, _PASSING):
                 raise
+            # PostgreSQL started anew, perhaps: connections from before are of no use.
+            with contextlib.suppress(psycopg.Error, PoolTimeout):
+                await self._pool.check()
             raise Offline(f"the database cannot be used now: {error}") from error
 
 

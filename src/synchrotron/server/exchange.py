@@ -65,7 +65,7 @@ from synchrotron.server.live import Live
 from synchrotron.server.parts import Parts, frame_of
 from synchrotron.server.shadow import Shadow
 from synchrotron.server.store import Addition, Numbered, load_stored, load_touched, store
-from synchrotron.server.upload import Judgement, Refused, Upload
+from synchrotron.server.upload import Judgement, Refused, Upload, read_proposed
 
 A = TypeVar("A", bound=Answer)
 NEW = -1
@@ -343,9 +343,9 @@ class ExchangeTransaction:
         stored = await load_stored(connection, ids)
         patches = [patch for sent in new for patch in sent.patches]
         patches += [correction.patch for correction in corrections]
-        faults = {id(patch): self._installed.form.fault(patch) for patch in patches}
+        proposed = read_proposed(self._installed.form, patches)
         held = await self._gate.held_by_others(client, self.now_ms)
-        touched = await load_touched(connection, new, corrections, faults)
+        touched = await load_touched(connection, new, corrections, proposed)
         history = History(touched.history)
         upload = Upload(
             user,
@@ -355,7 +355,7 @@ class ExchangeTransaction:
             corrections,
             stored,
             touched.taken,
-            faults,
+            proposed,
         )
         judgement = Judgement(
             connection,
@@ -375,13 +375,14 @@ class ExchangeTransaction:
             [
                 (
                     judgement.place(i),
-                    corrections[i].patch.patch,
+                    proposed[id(corrections[i].patch)].patch,
                     stored[corrections[i].action_id].user,
                 )
                 for i in allowed
             ],
             history,
             judgement.changes_rights,
+            proposed,
         )
         before, behind = await self._take_counter(viewer, request, addition)
         if behind:

@@ -62,6 +62,8 @@ class Fates:
 
     def ran_elsewhere(self, offer: Offer) -> bool:
         """Whether another copy of the file brought this very run before."""
+        if not self._known:
+            return False
         fate, known = self.of(offer), self.known(offer.id)
         if fate.seed == offer.seed:
             return known.seed != offer.seed
@@ -69,6 +71,8 @@ class Fates:
 
     def conflicts(self, offers: Iterable[Offer]) -> bool:
         """Whether an id of this client holds another run than the offered one."""
+        if not self._known:
+            return False
         own = [offer for offer in offers if split_action_id(offer.id)[0] == self._client]
         fates = ((offer, self.of(offer)) for offer in own)
         return any(fate.seed is not None and fate.seed != offer.seed for offer, fate in fates)
@@ -80,12 +84,14 @@ class Fates:
 async def read_fates(
     connection: Connection, user: str, client: ClientId, offers: Sequence[Offer]
 ) -> Fates:
-    """Raises `ProtocolError` for a number that no counter reaches."""
+    """Only what is known is read. Raises `ProtocolError` for a number that no counter reaches."""
     ids = list(dict.fromkeys(id for offer in offers for id in (offer.id, *offer.formerly)))
     if any(split_action_id(id)[1] > N_MAX for id in ids):
         raise ProtocolError("the number of an action id does not fit in 64 bits")
     rows = (
-        await fetch(connection, "SELECT * FROM synchrotron.look_up(%s::text[])", ids) if ids else []
+        await fetch(connection, "SELECT * FROM synchrotron.look_up(%s, %s::text[])", client, ids)
+        if ids
+        else []
     )
     known = {id: Known(owner, seed, frozenset(old), done) for id, owner, seed, old, done in rows}
     return Fates(user, client, known)

@@ -16,7 +16,7 @@ from synchrotron.server.database import Connection, fetch, fetch_all
 from synchrotron.server.download import columns_of, key_text
 from synchrotron.server.history import History, Life, Place
 from synchrotron.server.live import Home
-from synchrotron.server.upload import Stored
+from synchrotron.server.upload import Proposed, Stored
 
 NOTICE_AUDIENCES_MAX = 100
 """More would not fit in the payload of a NOTIFY, which is limited to 8000 bytes."""
@@ -60,17 +60,19 @@ async def load_touched(
     connection: Connection,
     actions: Sequence[SentAction],
     corrections: Iterable[SentCorrection],
-    faults: Mapping[int, str | None],
+    proposed: Mapping[int, Proposed],
 ) -> Touched:
     """The rows that an upload touches; with all patches where it does not sort last on one."""
     first: dict[Target, OrderKey | None] = {}
     for sent in actions:
         for patch in sent.patches:
-            if faults[id(patch)] is None:
-                first.setdefault(patch.target, sent.record.order_key)
+            fault, target, _ = proposed[id(patch)]
+            if fault is None:
+                first.setdefault(target, sent.record.order_key)
     for correction in corrections:
-        if faults[id(correction.patch)] is None:
-            first[correction.patch.target] = None
+        fault, target, _ = proposed[id(correction.patch)]
+        if fault is None:
+            first[target] = None
     row_keys = dict.fromkeys(target.row for target in first)
     keys = [(row.table, key_text(row.key)) for row in row_keys]
     taken, rows = await fetch_all(
@@ -132,6 +134,7 @@ class Addition(NamedTuple):
     """Each with the author of its action."""
     history: History
     changes_rights: bool
+    proposed: Mapping[int, Proposed]
 
     @property
     def is_empty(self) -> bool:
@@ -167,7 +170,7 @@ async def store(connection: Connection, addition: Addition, last: Seq, token: st
         " %s::json, %s::json, %s)",
         addition.user,
         addition.client,
-        rows.numbered.last,
+        rows.last,
         token,
         addition.changes_rights,
         text_of(rows.actions),
@@ -176,17 +179,19 @@ async def store(connection: Connection, addition: Addition, last: Seq, token: st
         text_of(list(_target_rows(addition.history))),
         text_of([{"audience": a, "creator": user} for a, user in rows.creators.items()]),
         text_of(rows.names),
-        _notice(addition, rows.numbered.last),
+        _notice(addition, rows.last),
     )
-    return rows.numbered
+    return Numbered(rows.last, rows.action_seqs, rows.correction_seqs)
 
 
 class _Rows:
     """The rows of the sync schema's tables that an upload brings."""
 
     def __init__(self, addition: Addition, last: Seq) -> None:
-        self._user = addition.user
-        self.numbered = Numbered(last, {}, {})
+        self._proposed = addition.proposed
+        self.last = last
+        self.action_seqs: dict[ActionId, Seq] = {}
+        self.correction_seqs: dict[Place, Seq] = {}
         self.actions: list[dict[str, Any]] = []
         self.patches: dict[Place, dict[str, Any]] = {}
         self.scopes: dict[tuple[OrderKey, Audience], dict[str, Any]] = {}
@@ -194,13 +199,12 @@ class _Rows:
         self.names: list[dict[str, str]] = []
 
     def _next(self) -> Seq:
-        seq = Seq(self.numbered.last + 1)
-        self.numbered = self.numbered._replace(last=seq)
-        return seq
+        self.last = Seq(self.last + 1)
+        return self.last
 
     def add_action(self, sent: SentAction) -> None:
         record, seq = sent.record, self._next()
-        self.numbered.actions[record.id] = seq
+        self.action_seqs[record.id] = seq
         self.actions.append(
             {
                 "order_key": record.order_key,
@@ -217,13 +221,13 @@ class _Rows:
         for audience in record.audiences or ():
             self._scope(record.order_key, audience, seq)
         for patch in sent.patches:
-            place = Place(record.order_key, patch.target)
-            self._patch(place, patch.patch, record.user, seq)
+            _, target, read = self._proposed[id(patch)]
+            self._patch(Place(record.order_key, target), read, record.user, seq)
         self.names += [{"id": old, "seed": record.seed} for old in sent.formerly]
 
     def add_correction(self, place: Place, patch: Patch | None, author: str) -> None:
         seq = self._next()
-        self.numbered.corrections[place] = seq
+        self.correction_seqs[place] = seq
         self._patch(place, patch, author, seq)
 
     def _patch(self, place: Place, patch: Patch | None, author: str, seq: Seq) -> None:

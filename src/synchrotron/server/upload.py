@@ -24,9 +24,10 @@ from synchrotron.app.types import formless_text
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.fold import apply
 from synchrotron.core.ids import ActionId, Audience, ClientId
-from synchrotron.core.messages import Denied, Invalid, SentAction, SentCorrection
+from synchrotron.core.messages import Denied, Invalid, RowPatch, SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target, Values
 from synchrotron.server.database import Connection, fetch
+from synchrotron.server.form import Form
 from synchrotron.server.history import History, Place
 from synchrotron.server.installed import Installed
 from synchrotron.server.live import Live, Violation
@@ -52,6 +53,26 @@ class Stored(NamedTuple):
         return self.user == user or not audiences.isdisjoint(scopes)
 
 
+class Proposed(NamedTuple):
+    """A patch of a message, read once."""
+
+    fault: str | None
+    """What is wrong with its form; then it is nothing else."""
+    target: Target
+    patch: Patch | None
+
+
+def read_proposed(form: Form, patches: Iterable[RowPatch]) -> dict[int, Proposed]:
+    """By the `id` of each patch: what it proposes."""
+    return {id(patch): _proposed(form, patch) for patch in patches}
+
+
+def _proposed(form: Form, sent: RowPatch) -> Proposed:
+    if fault := form.fault(sent):
+        return Proposed(fault, Target("", (), sent.audience), None)
+    return Proposed(None, sent.target, sent.patch)
+
+
 class Upload(NamedTuple):
     """What is to be stored, and what is stored of what it touches."""
 
@@ -65,8 +86,8 @@ class Upload(NamedTuple):
     """The actions that are corrected."""
     taken: frozenset[OrderKey]
     """Which of the order keys others have."""
-    faults: Mapping[int, str | None]
-    """By the `id` of a patch: what is wrong with its form."""
+    proposed: Mapping[int, Proposed]
+    """By the `id` of a patch in the message."""
 
 
 class Refused(NamedTuple):
@@ -289,14 +310,14 @@ class Judgement:
             return Fault(None, f"another action has the order key {record.order_key}")
         seen: set[Target] = set()
         for patch in sent.patches:
-            row = RowKey(patch.table, tuple(patch.key))
-            if reason := self._upload.faults[id(patch)]:
-                return Fault(row, reason)
+            fault, target, _ = self._upload.proposed[id(patch)]
+            if fault is not None:
+                return Fault(RowKey(patch.table, tuple(patch.key)), fault)
             if patch.op is None:
-                return Fault(row, "a new action has nothing to remove")
-            if patch.target in seen:
-                return Fault(row, "an action has one patch for a row in an audience (A8)")
-            seen.add(patch.target)
+                return Fault(target.row, "a new action has nothing to remove")
+            if target in seen:
+                return Fault(target.row, "an action has one patch for a row in an audience (A8)")
+            seen.add(target)
         return None
 
     def _stage_action(self, sent: SentAction, writes: list[tuple[ActionId, Write]]) -> Fault | None:
@@ -305,7 +326,7 @@ class Judgement:
         declared = None if record.audiences is None else frozenset(record.audiences)
         staged: list[tuple[Place, Patch]] = []
         for sent_patch in sent.patches:
-            target, patch = sent_patch.target, sent_patch.patch
+            _, target, patch = self._upload.proposed[id(sent_patch)]
             assert patch is not None
             if reason := self._write_fault(declared, target):
                 return Fault(target.row, reason)
@@ -351,12 +372,14 @@ class Judgement:
 
     def _stage_corrections(self, indices: Iterable[Index]) -> None:
         for i in sorted(indices):
-            self._stage(self.place(i), self._upload.corrections[i].patch.patch)
+            proposed = self._upload.proposed[id(self._upload.corrections[i].patch)]
+            self._stage(self.place(i), proposed.patch)
 
     def place(self, i: Index) -> Place:
         """Where a correction belongs, whose action is stored."""
         sent = self._upload.corrections[i]
-        return Place(self._upload.stored[sent.action_id].order_key, sent.patch.target)
+        target = self._upload.proposed[id(sent.patch)].target
+        return Place(self._upload.stored[sent.action_id].order_key, target)
 
     async def _out_of_place(self, indices: set[Index], actions: Iterable[SentAction]) -> set[Index]:
         """Corrections to be denied, whatever becomes of the actions: for a right, or a row.
@@ -379,7 +402,8 @@ class Judgement:
         self._stage_corrections(indices)
         for sent in takewhile(lambda sent: self._form_fault(sent) is None, actions):
             for sent_patch in sent.patches:
-                self._stage(Place(sent.record.order_key, sent_patch.target), sent_patch.patch)
+                _, target, patch = self._upload.proposed[id(sent_patch)]
+                self._stage(Place(sent.record.order_key, target), patch)
         faulty: set[Index] = set()
         writes: dict[Index, Write] = {}
         for target in {place.target for place in places}:
@@ -419,8 +443,9 @@ class Judgement:
         action, sent = self._upload.stored.get(correction.action_id), correction.patch
         if action is None or not action.is_seen_by(self._upload.user, self._upload.audiences):
             return "there is no such action"  # unknown or invisible: answered alike (H4a)
-        if reason := self._upload.faults[id(sent)]:
-            return reason
-        if sent.op is None and not self._history.has_patch(Place(action.order_key, sent.target)):
+        fault, target, _ = self._upload.proposed[id(sent)]
+        if fault is not None:
+            return fault
+        if sent.op is None and not self._history.has_patch(Place(action.order_key, target)):
             return "there is no such patch to remove"
-        return self._write_fault(action.audiences, sent.target)
+        return self._write_fault(action.audiences, target)

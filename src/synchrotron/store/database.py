@@ -143,6 +143,8 @@ class Database:
         self.path = os.fspath(path)
         self.in_memory = self.path == MEMORY
         self._key = None if self.in_memory else key
+        self.is_plain_file = not self.in_memory and key is None
+        """Whether anyone who can read the file can read what is in it."""
         self._readers: list[apsw.Connection] = []
         self._reader_made: Callable[[apsw.Connection], None] = lambda connection: None
         self._lock = threading.Lock()

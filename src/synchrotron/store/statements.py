@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
@@ -23,6 +23,9 @@ from synchrotron.app.schema import Schema
 from synchrotron.app.types import bind, formless_text
 from synchrotron.errors import NotReadOnly, QueryError, StatementRefused, SynchrotronError
 from synchrotron.store.guard import WRITES, Rules
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
 
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 CACHE_MAX = 1024
@@ -161,8 +164,10 @@ class Statements:
             raise StatementRefused("executemany gives no rows: use execute for each instead")
         self._connection.executemany(sql, bindings)
 
-    def reads(self, sql: str, params: Parameters = ()) -> frozenset[str]:
+    def reads(self, sql: str | Executable, params: Parameters = ()) -> frozenset[str]:
         """The tables that a statement reads. Raises what running it would, for its text."""
+        if not isinstance(sql, str):
+            return frozenset().union(*map(self.reads, self.bridge.texts(sql, params)))
         return (self._known.get(sql) or self.inspect(sql, bind_all(params))).reads
 
     @cached_property

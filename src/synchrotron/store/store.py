@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -25,6 +25,9 @@ from synchrotron.store.log import Log
 from synchrotron.store.rows import Rows
 from synchrotron.store.state import State, make_state, read_state, write_state
 from synchrotron.store.statements import Inspector, Statements
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
 
 
 class Store:
@@ -81,7 +84,9 @@ class Store:
         inspector = Inspector(connection, self.definition.local.virtual)
         self._queries[connection] = Statements(inspector, self.schema, self._rules, reads_only=True)
 
-    def reads(self, connection: apsw.Connection, sql: str, params: Parameters) -> frozenset[str]:
+    def reads(
+        self, connection: apsw.Connection, sql: str | Executable, params: Parameters
+    ) -> frozenset[str]:
         """The synced tables on which a query depends, those behind local ones included."""
         local = self.definition.local
         found: set[str] = set()

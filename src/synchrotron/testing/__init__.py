@@ -2,7 +2,7 @@
 
 In reading order: `undo`, `server_state`, `server_tables`, `membership`,
 `downloads`, `proposals`, `rights`, `uploads`, `gate`, `exchanges`, `memory_server`,
-`memory_authority`, `oracle`, `purity`, `simulation`.
+`memory_authority`, `oracle`, `purity`, `simulation`, `pytest_plugin`.
 """
 
 from synchrotron.testing.memory_server import MemoryServer

@@ -207,11 +207,7 @@ class Exchanges:
             horizon=self._state.seq,
             token=self._state.token_of(self._state.seq) or "",
             audiences=sorted(viewer.audiences),
-            accepted=[
-                fate.id
-                for offer, fate in zip(offers, fates, strict=True)
-                if fate.seed == offer.seed or self._state.was_pruned(fate.id)
-            ],
+            accepted=[fate.id for fate in fates if fate.seed or self._state.was_pruned(fate.id)],
             resumed=resume is not None,
         )
         return [head, *changes, *rows, SnapshotEnd(sum(len(chunk.rows) for chunk in rows))]
@@ -244,7 +240,7 @@ class Exchanges:
             if known == "copy" and not (foreign and exchange.number > client.number):
                 return self._superseded(exchange.client_id, offers)
         fates = [(offer, self._fate(exchange.client_id, offer)) for offer in offers]
-        if any(_holds_another(offer, fate, exchange.client_id) for offer, fate in fates):
+        if any(fate.seed is not None and fate.seed != offer.seed for offer, fate in fates):
             return self._superseded(exchange.client_id, offers)
         return None
 
@@ -262,9 +258,9 @@ class Exchanges:
     def _fate(self, client: ClientId, offer: Offer) -> Fate:
         """What became of a run: of its id, or of one that it had in another copy of the file.
 
-        Of another user's ids nothing is said (H9).
+        Of another client's ids nothing is said.
         """
-        if not self._is_same_user(client, offer.id):
+        if split_action_id(offer.id)[0] != client:
             return Fate(offer.id, None)
         state = self._state
         ids = [offer.id, *(id for id in offer.formerly if self._is_same_user(client, id))]
@@ -275,8 +271,6 @@ class Exchanges:
         return Fate(offer.id, None, any(map(state.was_pruned, ids)))
 
     def _is_same_user(self, client: ClientId, id: ActionId) -> bool:
-        if split_action_id(id)[0] == client:
-            return True
         clients, other = self._state.clients, split_action_id(id)[0]
         return (
             client in clients and other in clients and clients[other].user == clients[client].user
@@ -373,12 +367,6 @@ class Exchanges:
 
 def _offers(request: SyncRequest) -> list[Offer]:
     return [Offer(s.record.id, s.record.seed, s.formerly) for s in request.actions]
-
-
-def _holds_another(offer: Offer, fate: Fate, client: ClientId) -> bool:
-    """Whether an id of this client holds another run than the offered one (O6)."""
-    own = split_action_id(offer.id)[0] == client
-    return own and fate.seed is not None and fate.seed != offer.seed
 
 
 def _require_protocol(protocol: int) -> None:

@@ -1,102 +1,108 @@
-"""Purity: whether an action does the same each time it runs on the same rows (A3).
+"""Purity: whether an action does the same wherever it runs on the same rows (A3).
 
 An action that asks the machine's clock, draws its own random numbers, keeps something
-between runs or relies on the order of an unordered query gives other patches on the
-next replica, and corrections without end.
+between runs or relies on the order of a set or of an unordered query gives other patches
+on the next replica, and corrections without end.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from synchrotron.app.action import Action, Arguments
-from synchrotron.core.patches import Patch, Target
+from synchrotron.app.definition import Definition
 from synchrotron.core.records import ActionRecord
+from synchrotron.elsewhere.copies import Rows, copied, rows_of, undone
+from synchrotron.elsewhere.other_process import Unreachable, run_elsewhere
+from synchrotron.elsewhere.views import run_under_views
+from synchrotron.errors import ImpureAction
+from synchrotron.replica.attempts import NotingRunner, difference, parting_line
+from synchrotron.replica.impurity import home_of, warn_at
 from synchrotron.replica.replica import Replica
-from synchrotron.replica.runner import Runner
+from synchrotron.replica.strict import StrictRunner
 from synchrotron.store.database import is_machine_error
-from synchrotron.store.effects import effects_of
-from synchrotron.store.store import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
-RUNS = 3
-Did = tuple[dict[Target, Patch | None], str | None]
-"""The patches of a run, or what it raised."""
 
 
 class Impure(AssertionError):
-    """An action gave other patches on the same rows."""
+    """An action did something else on the same rows, or reached for more than them."""
 
 
 def check_purity(
     replica: Replica, action: Action[P, R], /, *args: P.args, **kwargs: P.kwargs
 ) -> None:
-    """Run an action several times on a copy of this replica's rows; nothing of it stays.
+    """Run an action on copies of this replica's rows; nothing of it stays.
 
-    Once, unordered queries give their rows in the opposite order. Raises `Impure` where
-    not all runs leave the same patches, or raise the same, and `ArgumentError`.
+    It runs as in strict mode: watched, and again with unordered queries the other way
+    round; then in other processes, each with another hash seed, time zone and locale; then
+    on the rows that each other user sees. Raises `Impure` where a run comes out
+    differently, with the line, and `ArgumentError`. Warns (`DeterminismWarning`) of what
+    may well be meant: files, the environment, and hidden rows that decide shared ones; and
+    where no other process can run it, since no module holds the application.
     """
     arguments = action.bind(args, kwargs)
-    with _copy(replica) as store:
-        record = replica._engine.rehearse(action, arguments)
-        first = _run(store, action, record, arguments)
-        for _ in range(RUNS - 1):
-            _require_same(action, arguments, first, _run(store, action, record, arguments), "again")
-        store.writer.execute("PRAGMA reverse_unordered_selects = ON")
-        other = _run(store, action, record, arguments)
-        _require_same(action, arguments, first, other, "with unordered rows in another order")
-
-
-@contextmanager
-def _copy(replica: Replica) -> Iterator[Store]:
-    """The replica's synced rows in a database of their own."""
-    source = replica._engine.store
-    with closing(Store(source.definition, ":memory:", entropy=os.urandom, user="purity")) as copy:
-        with replica._engine.lock, copy.rows.unchecked():
-            for name, table in source.schema.tables.items():
-                rows = source.writer.execute(f"SELECT * FROM {name}").fetchall()
-                copy.rows.insert(name, map(table.image, rows))
-        yield copy
-
-
-def _run(store: Store, action: Action[Any, Any], record: ActionRecord, arguments: Arguments) -> Did:
-    """What a run did; it is undone."""
-    store.writer.execute("BEGIN")
+    record = replica._engine.rehearse(action, arguments)
+    definition, rows = replica._engine.store.definition, rows_of(replica)
     try:
-        _, changes = Runner(store).run(action, record, arguments)
-        effects = effects_of(store.schema.tables, changes)
-        return {target: effect.applied for target, effect in effects.items()}, None
-    except Exception as error:
-        if is_machine_error(error):
-            raise
-        return {}, f"{type(error).__name__}: {error}"
-    finally:
-        store.writer.execute("ROLLBACK")
+        _run_strictly(definition, action, record, arguments, rows)
+        _run_in_other_processes(definition, action, record, rows)
+    except ImpureAction as error:
+        raise Impure(str(error)) from error
+    _run_as_others(definition, action, record, rows)
 
 
-def _require_same(
-    action: Action[Any, Any], arguments: Arguments, first: Did, other: Did, how: str
+def _run_strictly(
+    definition: Definition,
+    action: Action[Any, Any],
+    record: ActionRecord,
+    arguments: Arguments,
+    rows: Rows,
 ) -> None:
-    if first == other:
-        return
-    (one, raised), (two, raised_then) = first, other
-    lines = [
-        f"  {target.row}: at first {_shown(one.get(target))}, then {_shown(two.get(target))}"
-        for target in sorted(one.keys() | two.keys(), key=repr)
-        if one.get(target) != two.get(target)
-    ]
-    if raised != raised_then:
-        lines.append(f"  at first it raised {raised or 'nothing'}, then {raised_then or 'nothing'}")
-    raise Impure(
-        f"{action.title} with {arguments.json} did something else when it was run {how}, on the "
-        "same rows. Take time, randomness and new ids from ctx, keep nothing between runs, and "
-        "write ORDER BY where the order counts:\n" + "\n".join(lines)
-    )
+    with copied(definition, rows) as store, undone(store):
+        try:
+            StrictRunner(store).run(action, record, arguments)
+        except Exception as error:
+            # What it raises each time is the application's own word.
+            if isinstance(error, ImpureAction | Warning) or is_machine_error(error):
+                raise
 
 
-def _shown(patch: Patch | None) -> str:
-    return "no change" if patch is None else f"{patch.op} {patch.columns}"
+def _run_in_other_processes(
+    definition: Definition, action: Action[Any, Any], record: ActionRecord, rows: Rows
+) -> None:
+    home = home_of(action)
+    with copied(definition, rows) as store, undone(store):
+        here = NotingRunner(store).attempt(action, record).told
+    try:
+        for environment, there in run_elsewhere(definition, action, record, rows):
+            if found := difference(here, there):
+                where = " ".join(f"{name}={value}" for name, value in environment.items())
+                raise ImpureAction(
+                    f"{action.title}, defined at {home}, ran here and in another process "
+                    f"({where}) on the same rows with the same arguments, and {found}. They part "
+                    f"at {parting_line(home, here, there)}. Look before that for the order of a "
+                    "set (use sorted(…)), for hash() and id(), the time zone, the locale, and "
+                    "what is read when a module is imported"
+                )
+    except Unreachable as error:
+        warn_at(
+            f"{action.title} was not run in another process, which would show the order of sets, "
+            f"hash() and the like: {error}. Make the App at the top of a module",
+            home,
+        )
+
+
+def _run_as_others(
+    definition: Definition, action: Action[Any, Any], record: ActionRecord, rows: Rows
+) -> None:
+    home = home_of(action)
+    for who, found, full, other in run_under_views(definition, action, record, rows):
+        parts = next((a for a, b in zip(full.steps, other.steps, strict=False) if a != b), None)
+        warn_at(
+            f"{action.title} decides shared rows by ones that not everyone sees: run with all rows "
+            f"and with those of {who}, {found}. It parts at {parts or home}. Decide by rows of the "
+            "same audience, or pass the value as an argument",
+            home,
+        )

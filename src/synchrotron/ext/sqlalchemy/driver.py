@@ -60,6 +60,7 @@ class Cursor:
         if self._connection.ended:
             return self  # closing: what is still open goes with the action
         executor = self._connection.executor
+        self._connection.texts.add(sql)
         rows = executor.execute(sql, params)
         names = executor.columns(sql)
         self._rows, self._next = [row.as_tuple() for row in rows], 0
@@ -94,6 +95,8 @@ class Connection:
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self.ended = True
+        self.texts: set[str] = set()
+        """The statements of the present use."""
 
     def cursor(self) -> Cursor:
         return Cursor(self)

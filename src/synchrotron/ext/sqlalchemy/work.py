@@ -45,7 +45,13 @@ class Bridge:
             finally:
                 self._driver.ended = True
 
+    def texts(self, construct: Executable, params: Any = ()) -> frozenset[str]:
+        """The SQL of a query, which is run for it."""
+        self.read(construct, params)
+        return frozenset(self._driver.texts)
+
     def _connect(self) -> SqlConnection:
+        self._driver.texts.clear()
         connection = self._engine.connect()
         connection.begin()  # the transaction that is there: a session joins it by savepoints
         self._driver.ended = False

@@ -48,16 +48,21 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
     DELETE FROM synchrotron.parts WHERE client_id = client;
 END;
 
--- What is stored under ids, or was: for the fates of runs (O6).
-CREATE OR REPLACE FUNCTION synchrotron.look_up(ids text[])
+-- What is stored under ids, or was, where there is anything to say of them: for the fates of
+-- runs (O6). Of another client's ids always its owner.
+CREATE OR REPLACE FUNCTION synchrotron.look_up(client text, ids text[])
 RETURNS TABLE (id text, owner text, seed text, renamed text[], accepted boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT asked.id, c.user_id, a.seed,
-        ARRAY(SELECT r.seed FROM synchrotron.renamed AS r WHERE r.id = asked.id),
-        coalesce(split_part(asked.id, '-', 2)::bigint <@ c.accepted, false)
-    FROM unnest(ids) AS asked (id)
-    LEFT JOIN synchrotron.clients AS c ON c.client_id = split_part(asked.id, '-', 1)
-    LEFT JOIN synchrotron.actions AS a ON a.id = asked.id;
+    SELECT * FROM (
+        SELECT asked.id, c.user_id, a.seed,
+            ARRAY(SELECT r.seed FROM synchrotron.renamed AS r WHERE r.id = asked.id) AS renamed,
+            coalesce(split_part(asked.id, '-', 2)::bigint <@ c.accepted, false) AS accepted
+        FROM unnest(ids) AS asked (id)
+        LEFT JOIN synchrotron.clients AS c ON c.client_id = split_part(asked.id, '-', 1)
+        LEFT JOIN synchrotron.actions AS a ON a.id = asked.id
+    ) AS found
+    WHERE found.seed IS NOT NULL OR found.accepted OR found.renamed <> '{}'
+       OR split_part(found.id, '-', 1) <> client;
 END;
 
 -- Where a reader stands: what they see, and the newest pruned action of what they joined (F6).

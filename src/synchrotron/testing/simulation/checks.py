@@ -50,7 +50,7 @@ class Checks:
     def holds(self, device: Device) -> None:
         """Rows that the user cannot see come from pending actions alone (S6)."""
         store = device.engine.store
-        allowed = set(store.read_state().audiences)
+        allowed = set(store.read_state().audiences) | self._audit.audiences(device.user)
         for name in store.schema.tables:
             found = {
                 a for (a,) in store.writer.execute(f"SELECT DISTINCT audience_key FROM {name}")

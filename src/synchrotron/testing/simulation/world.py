@@ -54,6 +54,8 @@ class Cast:
     """Whether the given memberships change."""
     policy: Policy | None = None
     invariants: Sequence[str] = ()
+    make_server: Callable[..., MemoryServer] = MemoryServer
+    """Makes the server as `MemoryServer` is made; another may be compared with it."""
 
 
 class Tally(NamedTuple):
@@ -82,7 +84,7 @@ class World:
         self.post = self.network.post
         self._dice = Dice(self.seed, "world")
         self._sets = None if cast.sets is None else {u: set(s) for u, s in cast.sets.items()}
-        self.server = MemoryServer(
+        self.server = cast.make_server(
             cast.app,
             self._sets,
             clock=self.network.clock,
