@@ -35,6 +35,8 @@ CALM_S = 600.0
 """And where they do not: an event may get lost on its way."""
 TURN_S = 0.25
 """How often to ask for the turn, while another process has it."""
+WAITING_S = 1.0
+"""How soon to ask again where something waits, such as for the server's clock (O4)."""
 GATHER_S = 0.01
 """Runs that follow each other closely go together."""
 
@@ -185,7 +187,7 @@ class Background:
             logger.exception("syncing failed, and is tried again")
         else:
             self._backoff.reset()
-            return None
+            return None if self._syncing.state == "in step" else WAITING_S
         return self._backoff.next_s()
 
     def _sleep(self, pause_s: float | None) -> None:
