@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import sys
+import time
 
 from rich.console import Console
 
@@ -46,4 +48,26 @@ def install_app(console: Console, reference: str, database: str) -> int:
     if done.migrations:
         console.print(f"{done.migrations} migrations were run")
     console.print("The server may log in as any role after GRANT synchrotron_server TO it.")
+    return 0
+
+
+def prune_history(console: Console, database: str, keep: int | None, days: float | None) -> int:
+    """Prune, and tell how much; the exit code."""
+    from synchrotron.server.postgres import PostgresAuthority
+
+    if keep is None and days is None:
+        console.print("[red]nothing says what is old[/red]: give --keep, --days or both")
+        return 1
+
+    async def prune() -> int:
+        older_than_ms = None if days is None else int((time.time() - days * 86400) * 1000)
+        async with PostgresAuthority(database, connections_max=1) as authority:
+            return await authority.prune(keep=keep, older_than_ms=older_than_ms)
+
+    try:
+        pruned = asyncio.run(prune())
+    except SynchrotronError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}")
+        return 1
+    console.print(f"{pruned} actions were folded into the floor; no row changed")
     return 0

@@ -26,32 +26,41 @@ from synchrotron.core.records import ActionRecord
 from synchrotron.server.database import Connection, fetch_one
 from synchrotron.server.installed import Installed
 
-_FRESH = """
-    WITH fresh AS (
+_CANDIDATES = """
+    WITH next AS (
+        SELECT s.seq, s.order_key FROM unnest(%(mine)s::text[]) AS mine (audience)
+        CROSS JOIN LATERAL (
+            SELECT seq, order_key FROM synchrotron.scopes
+            WHERE scopes.audience = mine.audience AND seq > %(cursor)s ORDER BY seq LIMIT %(limit)s
+        ) AS s
+        UNION
+        (SELECT seq, order_key FROM synchrotron.actions
+        WHERE user_id = %(user)s AND seq > %(cursor)s ORDER BY seq LIMIT %(limit)s)
+        ORDER BY seq LIMIT %(limit)s
+    )
+    SELECT next.seq, next.order_key, EXISTS (
+        SELECT FROM synchrotron.actions AS a
+        WHERE a.order_key = next.order_key AND a.seq = next.seq
+    ) OR EXISTS (
+        SELECT FROM synchrotron.patches AS p
+        WHERE p.order_key = next.order_key AND p.seq = next.seq AND p.audience = ANY (%(mine)s)
+    )
+    FROM next ORDER BY next.seq
+"""
+_ACTIONS = """
+    WITH wanted AS (
         SELECT order_key FROM synchrotron.scopes
-        WHERE audience = ANY (%(mine)s) AND seq > %(cursor)s
+        WHERE audience = ANY (%(mine)s) AND seq > %(cursor)s AND seq <= %(upto)s
         UNION
-        SELECT order_key FROM synchrotron.actions WHERE user_id = %(user)s AND seq > %(cursor)s
-    )
-"""
-_PAGE_END = f"""{_FRESH}, seqs AS (
-        SELECT a.order_key, a.seq FROM fresh JOIN synchrotron.actions AS a USING (order_key)
-        UNION ALL
-        SELECT p.order_key, p.seq FROM fresh JOIN synchrotron.patches AS p USING (order_key)
-        WHERE p.audience = ANY (%(mine)s)
-    )
-    SELECT min(seq) AS first FROM seqs WHERE seq > %(cursor)s
-    GROUP BY order_key ORDER BY first OFFSET %(events_max)s LIMIT 1
-"""
-_ACTIONS = f"""{_FRESH}, wanted AS (
-        SELECT order_key FROM fresh
+        SELECT order_key FROM synchrotron.actions
+        WHERE user_id = %(user)s AND seq > %(cursor)s AND seq <= %(upto)s
         UNION
-        SELECT order_key FROM synchrotron.scopes WHERE audience = ANY (%(joined)s)
+        SELECT order_key FROM synchrotron.scopes
+        WHERE audience = ANY (%(joined)s) AND seq <= %(upto)s
     )
     SELECT a.order_key, a.id, a.seed, a.name, a.version, a.args, a.now, a.client_id, a.user_id,
         a.audiences, a.seq
     FROM wanted JOIN synchrotron.actions AS a USING (order_key)
-    WHERE a.seq <= %(upto)s
     ORDER BY a.order_key
 """
 _PATCHES = """
@@ -78,6 +87,10 @@ Place = tuple[str, str, str]
 """A target as it is stored: table, key as text, audience."""
 
 
+CANDIDATES_PER_EVENT = 4
+"""So many seqs are looked at for each event of a page, at first."""
+
+
 class Viewer(NamedTuple):
     """A user and the audiences in which they may read."""
 
@@ -95,11 +108,32 @@ class Downloads:
 
     async def page(self, question: Question, events_max: int, newest: Seq) -> Download:
         """What is new, up to the end of a page; `newest` is the horizon of what is read."""
-        parameters = self._parameters(question, events_max=events_max)
-        found = await self._fetch(_PAGE_END, parameters)
-        end = Seq(found[0][0] - 1) if found else newest
-        [token] = await fetch_one(self._connection, "SELECT synchrotron.token_of(%s::bigint)", end)
-        return await self._download(question, upto=end, horizon=end, token=token, newest=newest)
+        end = await self._page_end(question, events_max, newest)
+        token, newest_token = await fetch_one(
+            self._connection,
+            "SELECT synchrotron.token_of(%s::bigint), synchrotron.token_of(%s::bigint)",
+            end,
+            newest,
+        )
+        page = await self._download(question, upto=end, horizon=end, token=token, newest=newest)
+        return msgspec.structs.replace(page, newest=newest, newest_token=newest_token or "")
+
+    async def _page_end(self, question: Question, events_max: int, newest: Seq) -> Seq:
+        """The last seq before one event too many."""
+        limit = CANDIDATES_PER_EVENT * min(events_max, newest) + 1
+        while True:
+            parameters = self._parameters(question, limit=limit)
+            candidates = await self._fetch(_CANDIDATES, parameters)
+            found: set[OrderKey] = set()
+            for seq, key, is_present in candidates:
+                if not is_present or key in found:
+                    continue  # it was corrected again since; or it is on the page already
+                if len(found) == events_max:
+                    return Seq(seq - 1)
+                found.add(key)
+            if len(candidates) < limit:
+                return newest
+            limit *= CANDIDATES_PER_EVENT
 
     async def beside_upload(
         self, question: Question, before: Seq, horizon: Seq, token: str
@@ -108,7 +142,7 @@ class Downloads:
         page = await self._download(
             question, upto=before, horizon=horizon, token=token, newest=before
         )
-        return msgspec.structs.replace(page, more=False)
+        return msgspec.structs.replace(page, more=False, newest=horizon, newest_token=token or "")
 
     async def _download(
         self, question: Question, *, upto: Seq, horizon: Seq, token: str, newest: Seq

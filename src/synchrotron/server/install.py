@@ -348,7 +348,15 @@ class _Installation:
         self._execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA synchrotron FROM PUBLIC")
         self._execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA synchrotron TO {server}")
         self._execute("REVOKE EXECUTE ON FUNCTION synchrotron.audiences_of(text) FROM PUBLIC")
-        for name in ("actions", "patches", "targets", "scopes", "application", "counter"):
+        for name in (
+            "actions",
+            "patches",
+            "targets",
+            "scopes",
+            "application",
+            "counter",
+            "app_tables",
+        ):
             self._execute(f"GRANT SELECT ON synchrotron.{name} TO {server}")
         for table in self._tables:
             self._execute(f"GRANT SELECT ON {table.live} TO {server}")

@@ -57,5 +57,30 @@ async def read_installed(connection: Connection) -> Installed:
         raise InstallationError(
             "no application is installed here: synchrotron install module:app --database URL"
         )
+    await _check_role(connection)
     [(version, sources, audiences)] = found
     return Installed(version, sources, audiences, rights)
+
+
+async def _check_role(connection: Connection) -> None:
+    """The server's role can do nothing more than it must (H8). Raises `InstallationError`."""
+    [(is_super, bypasses, owns)] = await fetch(
+        connection,
+        "SELECT rolsuper, rolbypassrls, pg_catalog.pg_has_role(oid, 'synchrotron_owner', 'MEMBER')"
+        " FROM pg_catalog.pg_roles WHERE rolname = current_user",
+    )
+    if is_super or bypasses or owns:
+        raise InstallationError(
+            "the role synchrotron_server is a superuser, bypasses row level security or is a "
+            "member of synchrotron_owner: take that from it, or policies would not hold"
+        )
+    writable = await fetch(
+        connection,
+        "SELECT name FROM synchrotron.app_tables WHERE pg_catalog.has_table_privilege("
+        "live, 'INSERT, UPDATE, DELETE, TRUNCATE')",
+    )
+    if writable:
+        raise InstallationError(
+            f"the role synchrotron_server may write {writable[0][0]} directly: REVOKE INSERT, "
+            f"UPDATE, DELETE, TRUNCATE ON {writable[0][0]} FROM synchrotron_server and PUBLIC"
+        )

@@ -6,6 +6,7 @@ It keeps no state outside (H10): any number of processes may run one on the same
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Self, TypeVar
@@ -36,7 +37,7 @@ from synchrotron.server.exchange import (
 )
 from synchrotron.server.installed import Installed, read_installed
 from synchrotron.server.notify import Commits, set_user
-from synchrotron.server.retention import prune
+from synchrotron.server.retention import keep_pruned, prune
 from synchrotron.server.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -132,6 +133,17 @@ class PostgresAuthority:
     async def prune(self, *, keep: int | None = None, older_than_ms: int | None = None) -> int:
         """Fold old actions into the floor (F3, F5). How many they were."""
         return await prune(self._database, keep=keep, older_than_ms=older_than_ms)
+
+    async def keep_pruned(
+        self,
+        *,
+        keep: int | None = None,
+        age_ms_max: int | None = None,
+        every_s: float = 3600.0,
+    ) -> None:
+        """Prune what is beyond a count or an age, at once and then every so often, for ever."""
+        clock = self._clock or (lambda: time.time_ns() // 1_000_000)
+        await keep_pruned(self._database, clock, keep=keep, age_ms_max=age_ms_max, every_s=every_s)
 
     # ---- transactions -----------------------------------------------------------------
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable
 from itertools import groupby
 
 from synchrotron.core.canonical import decode, text_of
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.fold import fold
 from synchrotron.core.patches import Patch
+from synchrotron.errors import Offline
 from synchrotron.server.database import Connection, Database, fetch, fetch_one
 
+log = logging.getLogger("synchrotron.server")
 BATCH_MAX = 5000
 """Actions in one transaction: so long may others have to wait."""
 
@@ -35,6 +40,25 @@ async def prune(
     while pruned := await database.run(batch):
         total += pruned
     return total
+
+
+async def keep_pruned(
+    database: Database,
+    clock: Callable[[], int],
+    *,
+    keep: int | None = None,
+    age_ms_max: int | None = None,
+    every_s: float = 3600.0,
+) -> None:
+    """Prune now and then, for ever: a task for a server to run. Several servers may."""
+    while True:
+        older_than_ms = None if age_ms_max is None else clock() - age_ms_max
+        try:
+            if pruned := await prune(database, keep=keep, older_than_ms=older_than_ms):
+                log.info("pruned %d actions", pruned)
+        except Offline as error:
+            log.warning("nothing was pruned: %s", error)
+        await asyncio.sleep(every_s)
 
 
 async def _prune_batch(

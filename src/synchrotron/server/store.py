@@ -194,7 +194,7 @@ class _Rows:
         self.correction_seqs: dict[Place, Seq] = {}
         self.actions: list[dict[str, Any]] = []
         self.patches: dict[Place, dict[str, Any]] = {}
-        self.scopes: dict[tuple[OrderKey, Audience], dict[str, Any]] = {}
+        self.scopes: dict[tuple[Seq, Audience], dict[str, Any]] = {}
         self.creators: dict[Audience, str] = {}
         self.names: list[dict[str, str]] = []
 
@@ -245,7 +245,7 @@ class _Rows:
         self.creators.setdefault(target.audience, author)
 
     def _scope(self, key: OrderKey, audience: Audience, seq: Seq) -> None:
-        self.scopes[key, audience] = {"order_key": key, "audience": audience, "seq": seq}
+        self.scopes[seq, audience] = {"order_key": key, "audience": audience, "seq": seq}
 
 
 def _target_rows(history: History) -> Iterable[Mapping[str, Any]]:

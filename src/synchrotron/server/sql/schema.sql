@@ -114,13 +114,13 @@ CREATE TABLE IF NOT EXISTS synchrotron.patches (
 );
 CREATE INDEX IF NOT EXISTS patches_by_action ON synchrotron.patches (order_key);
 
--- The actions of an audience: those that declare it or have a patch in it, and the last seq at
--- which that came about or changed.
+-- What happened in which audience: a row for each action that declares it or has a patch in it,
+-- and one more for each correction there. So what is new to a reader is found by seq.
 CREATE TABLE IF NOT EXISTS synchrotron.scopes (
     audience text COLLATE "C" NOT NULL,
     order_key text COLLATE "C" NOT NULL,
     seq bigint NOT NULL,
-    PRIMARY KEY (order_key, audience)
+    PRIMARY KEY (order_key, audience, seq)
 );
 CREATE INDEX IF NOT EXISTS scopes_by_seq ON synchrotron.scopes (audience, seq);
 

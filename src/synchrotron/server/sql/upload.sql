@@ -172,8 +172,7 @@ BEGIN
             basis = excluded.basis, client_id = excluded.client_id, user_id = excluded.user_id;
     INSERT INTO synchrotron.scopes
     SELECT audience, order_key, seq
-    FROM json_to_recordset(new_scopes) AS s (audience text, order_key text, seq bigint)
-    ON CONFLICT (order_key, audience) DO UPDATE SET seq = excluded.seq;
+    FROM json_to_recordset(new_scopes) AS s (audience text, order_key text, seq bigint);
     INSERT INTO synchrotron.targets (table_name, key, audience, present, newest, seq)
     SELECT table_name, key, audience, present, newest, its_seq
     FROM json_to_recordset(new_rows) AS r (
