@@ -10,13 +10,14 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientResponse, web
 from tests.replica import shop
 from tests.replica.shop import create_counter
 from tests.server.running import Running, free_port, running, token
 
 from synchrotron.client.http import HttpTransport
 from synchrotron.client.token import user_of
+from synchrotron.core.messages import SnapshotChunk, SnapshotRequest
 from synchrotron.errors import (
     Blocked,
     Offline,
@@ -226,33 +227,30 @@ def test_a_snapshot_that_breaks_off_is_resumed(memory: MemoryServer) -> None:
         for i in range(1500):
             a.run(create_counter, id=f"{i:04}")
         a.sync()
+
+    class Cut(HttpTransport):
+        lines: int | None = 2
+        resumed: tuple[bool, ...] = ()
+
+        def snapshot(self, request: SnapshotRequest) -> Iterator[SnapshotChunk]:
+            self.resumed += (request.resume is not None,)
+            return super().snapshot(request)
+
+        def _lines(self, response: ClientResponse) -> Iterator[bytes]:
+            return islice(super()._lines(response), self.lines)
+
     with running(memory) as serving:
-        transport = HttpTransport(serving.url, token("bob"))
-        lines = transport._lines
-        cut = [2]
-
-        class Cut(HttpTransport):
-            def _lines(self, response: Any) -> Iterator[bytes]:
-                yield from islice(lines(response), cut[0]) if cut else lines(response)
-
         broken = Cut(serving.url, token("bob"))
-        heads: list[bool] = []
-        original = broken.snapshot
-
-        def watched(request: Any) -> Iterator[Any]:
-            heads.append(request.resume is not None)
-            return original(request)
-
-        broken.snapshot = watched  # type: ignore[method-assign]
-        with shop.app.open(":memory:", transport=broken) as b:
-            with pytest.raises(Offline, match="broke off"):
+        try:
+            with shop.app.open(":memory:", transport=broken) as b:
+                with pytest.raises(Offline, match="broke off"):
+                    b.sync()
+                broken.lines = None
                 b.sync()
-            cut.clear()
-            b.sync()
-            assert heads == [False, True]
-            assert len(b.query("SELECT id FROM counter")) == 1500
-        for each in (broken, transport):
-            each.close()
+                assert broken.resumed == (False, True)
+                assert len(b.query("SELECT id FROM counter")) == 1500
+        finally:
+            broken.close()
 
 
 # ---- what a server refuses -------------------------------------------------------------
