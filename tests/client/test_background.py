@@ -15,6 +15,7 @@ from tests.server.running import eventually, free_port, running, token
 
 from synchrotron import Replica
 from synchrotron.client.http import HttpTransport
+from synchrotron.core.clock import Timestamp, order_key
 from synchrotron.core.messages import SyncAnswer, SyncRequest
 from synchrotron.errors import Offline, UsageError
 from synchrotron.replica.backoff import FIRST_S, LAST_S, Backoff
@@ -252,6 +253,29 @@ def test_an_error_of_the_machine_does_not_end_it(opened, caplog) -> None:
         run = a.run(create_counter, id="x")
         assert run.wait(20).state == "accepted"
     assert "syncing failed, and is tried again" in caplog.text
+
+
+@pytest.mark.spec("O4", "M7")
+def test_what_waits_for_the_servers_clock_is_asked_for_again_soon(memory: MemoryServer) -> None:
+    """Others' keys run ahead; the server's clock reaches them after a while."""
+    ahead_ms = [0]
+    server = MemoryServer(
+        shop.app,
+        EVERYONE,
+        clock=lambda: time.time_ns() // 10**6 + ahead_ms[0],
+        max_clock_drift_ms=500,
+    )
+    with shop.app.open(":memory:", transport=server.connect("alice")) as a, a.syncing():
+        eventually(lambda: a.state == "in step")
+        a._engine.store.writer.execute(
+            "UPDATE synchrotron_replica SET clock = ?",
+            (order_key(Timestamp(time.time_ns() // 10**6 + 900, 0), "f" * 24),),
+        )
+        a._engine._stamps._stamp = None
+        run = a.run(create_counter, id="x")
+        eventually(lambda: a.state.startswith("blocked"))
+        ahead_ms[0] = 700
+        assert run.wait(10).state == "accepted"
 
 
 # ---- over HTTP -------------------------------------------------------------------------

@@ -65,10 +65,10 @@ def plant(mutant: Mutant, folder: Path) -> None:
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
     file = copy / mutant.file
     text = file.read_text(encoding="utf-8")
-    if text.count(mutant.right) != 1:
+    if (times := text.count(mutant.right)) != 1:
         raise LookupError(
-            f"mutant {mutant.rule!r} does not apply: what it replaces is "
-            f"{text.count(mutant.right)} times in {mutant.file}"
+            f"mutant {mutant.rule!r} does not apply: what it replaces is {times} times "
+            f"in {mutant.file}"
         )
     file.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
 
@@ -89,8 +89,9 @@ def hunt(mutant: Mutant, seeds: list[int], *, shrink: bool = False) -> Catch:
 
 
 def seeds_for(mutant: Mutant) -> list[int]:
-    """The seed that is known to notice, then those that everyone tries."""
-    return [mutant.seed, *(seed for seed in range(SEEDS_MAX) if seed != mutant.seed)]
+    """The seed that is known to notice, if any, then those that everyone tries."""
+    known = [] if mutant.seed is None else [mutant.seed]
+    return [*known, *(seed for seed in range(SEEDS_MAX) if seed not in known)]
 
 
 def main() -> int:

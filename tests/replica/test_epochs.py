@@ -126,3 +126,23 @@ def test_own_records_under_an_id_that_a_copy_gave_up_are_neither_lost_nor_run_tw
     assert [outcome.state for outcome in outcomes] == ["accepted"] * 3, outcomes
     assert counts(a) == counts(world.server) == {"x": 11}
     assert len(world.server.history) == 3
+
+
+def test_a_commit_above_the_cursor_that_the_server_lost_is_noticed(world, counts):
+    """The answer to an upload came after the floor had moved: its download was void."""
+    a = world.synced("alice")
+    a.run(create_counter, id="x")
+    world.settle(a)
+    backup = world.server.backup()
+    lost = a.run(add, id="x", by=1)
+    request = a._engine.ask(upload=True)
+    answer = world.server.sync("alice", request)
+    assert a.prune() == 1
+    a._engine.take(request, answer)
+    assert lost.outcome.state == "accepted"
+    world.server.restore(backup)
+
+    a.sync()
+
+    assert lost.outcome.state == "accepted"
+    assert counts(a) == counts(world.server) == {"x": 1}

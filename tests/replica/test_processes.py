@@ -35,9 +35,9 @@ for line in sys.stdin:
 class Other:
     """Another process on the same file, told what to do line by line."""
 
-    def __init__(self, path):
+    def __init__(self, path, program=WORKER):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(path)],
+            [sys.executable, "-c", program, str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -147,5 +147,71 @@ def test_an_outcome_is_waited_for_also_where_another_process_syncs(world):
     a = world.synced("alice", "a.db")
     run = a.run(create_counter, id="x")
     with world.replica("alice", "a.db") as syncing:
-        syncing.sync()  # another object on the file: nothing wakes the first one
-        assert run.wait(timeout_s=60).state == "accepted"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(run.wait)
+            while not a._news._waiters:
+                time.sleep(0.001)
+            syncing.sync()  # another object on the file: nothing wakes the first one
+            try:
+                assert waiting.result(10).state == "accepted"
+            finally:
+                a.close()
+
+
+# ---- one of them syncs -----------------------------------------------------------------
+
+SYNCER = """
+import sys
+from tests.replica.shop import app
+from synchrotron.store.turn import Turn
+turn = Turn(sys.argv[1] + "-sync")
+assert turn.take()
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "in vain"
+        time.sleep(0.01)
+
+
+@pytest.mark.spec("L6")
+def test_one_syncs_for_all_and_is_woken_by_what_another_runs(world):
+    with (
+        world.synced("alice", "a.db") as a,
+        world.replica("alice", "a.db") as b,
+        a.syncing(),
+    ):
+        until(lambda: a._background._turn._connection)
+        requests = len(world.wires[b].sent)
+        with b.syncing():
+            run = b.run(create_counter, id="x")
+            assert run.wait(30).state == "accepted"
+        assert len(world.wires[b].sent) == requests, "it left that to the other one"
+        assert [record.id for record in world.server.history] == [run.id]
+
+
+@pytest.mark.spec("L6")
+def test_when_the_one_that_syncs_is_killed_another_takes_over(world):
+    with world.synced("alice", "a.db") as a:
+        killed = Other(world.folder / "a.db", SYNCER)
+        assert killed.process.stdout.readline() == "done\n"
+        with a.syncing():
+            run = a.run(create_counter, id="x")
+            with pytest.raises(TimeoutError):
+                run.wait(0.5)
+            killed.process.kill()
+            assert run.wait(30).state == "accepted"
+        killed.close()
+
+
+@pytest.mark.spec("L6")
+def test_a_process_that_ends_syncing_gives_its_turn_up(world):
+    with world.synced("alice", "a.db") as a, world.replica("alice", "a.db") as b:
+        with a.syncing():
+            until(lambda: a._background._turn._connection)
+        with b.syncing():
+            assert b.run(create_counter, id="x").wait(30).state == "accepted"

@@ -325,8 +325,8 @@ def test_a_migrated_file_gets_what_it_had_to_leave_out(painters, world, rows):
     old.run(create_counter, id="x")
     world.settle(old, other)
     other.run(action_of(other, "paint"), id="x")
+    world.settle(other, old)
     pending = old.run(add, id="x", by=1)
-    world.settle(other)
     old.close()
     new = open("alice", migrated=True)
 
@@ -342,6 +342,7 @@ def test_a_row_by_an_author_whose_schema_is_behind_has_the_columns_defaults(pain
     server, open = painters
     old, new = open("alice", migrated=False), open("bob", migrated=True)
     world.settle(old, new)
+    del new._definition.actions["create_counter", 1]  # what is known is all there is (S10)
     old.run(create_counter, id="x")
     old.sync()
 

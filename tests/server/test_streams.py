@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,8 +16,9 @@ from urllib.request import Request, urlopen
 import pytest
 from tests.replica import shop
 from tests.replica.shop import create_counter
-from tests.server.running import SECRET, Running, free_port, running, token
+from tests.server.running import SECRET, Running, ask, eventually, free_port, running, token
 
+from synchrotron.core.messages import encode
 from synchrotron.server.asgi import Server, asgi
 from synchrotron.server.settings import Settings
 from synchrotron.testing import MemoryServer
@@ -143,3 +145,51 @@ def test_a_stopped_application_takes_no_new_streams(memory: MemoryServer) -> Non
         served.app.end_streams()
         with pytest.raises(OSError, match="503"), events(served):
             pass
+
+
+# ---- snapshots -------------------------------------------------------------------------
+
+
+def wish_of(memory: MemoryServer, rows: int) -> bytes:
+    """A request for a snapshot of so many long rows."""
+    with shop.app.open(":memory:", transport=memory.connect("alice")) as replica:
+        for i in range(rows):
+            replica.run(create_counter, id=f"{i}" + "".join(map(chr, range(33, 127))) * 300)
+        replica.sync()
+    with shop.app.open(":memory:", user="bob") as replica:
+        return encode(replica._engine.ask_snapshot())
+
+
+@contextmanager
+def unread_snapshot(served: Running, wish: bytes) -> Iterator[socket.socket]:
+    """Ask for a snapshot and read none of it."""
+    head = (
+        f"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token('bob')}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(wish)}\r\n\r\n"
+    )
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", served.port))
+        connection.sendall(head.encode() + wish)
+        yield connection
+
+
+@pytest.mark.spec("M5")
+def test_snapshots_at_once_are_limited_and_nobody_holds_one_without_reading(
+    serve: Serve, memory: MemoryServer
+) -> None:
+    wish = wish_of(memory, 1500)
+    served = serve(snapshots_max=1, body_timeout_s=1.5)
+    open_snapshots = served.app._open_snapshots
+    with unread_snapshot(served, wish):
+        eventually(lambda: open_snapshots.count == 1)
+        headers = {"authorization": f"Bearer {token('alice')}", "content-type": "application/json"}
+        with shop.app.open(":memory:", user="alice") as replica:
+            other = encode(replica._engine.ask_snapshot())
+        status, answered, body = ask(
+            served.url + "/v1/snapshot", "POST", data=other, headers=headers
+        )
+        assert (status, b"snapshots_max" in body, answered["retry-after"]) == (429, True, "5")
+        eventually(lambda: open_snapshots.count == 0)  # it was given up
+        status, _, _ = ask(served.url + "/v1/snapshot", "POST", data=other, headers=headers)
+        assert status == 200

@@ -164,6 +164,22 @@ def test_an_action_that_raises_leaves_nothing_of_its_session(app: App, replica: 
     assert len(replica.query("SELECT * FROM post")) == 2
 
 
+def test_a_session_whose_transaction_is_gone_hides_no_error(app: App) -> None:
+    """SQLite itself ends a transaction when, for one, the disk is full."""
+    with app.open(":memory:", user="alice", strict=False) as replica:
+
+        def work(ctx: Context) -> None:
+            ctx.session.add(Author(id="a", name="Ann"))
+            ctx.session.flush()
+            replica._engine.store.writer.execute("ROLLBACK")
+            raise LookupError("what went wrong")
+
+        with pytest.raises(LookupError, match="what went wrong"):
+            perform(app, replica, work)
+        perform(app, replica, write)
+        assert len(replica.query("SELECT * FROM post")) == 2
+
+
 def test_a_violated_constraint_is_sqlalchemys_and_can_be_caught(app: App, replica: Replica) -> None:
     def twice(ctx: Context) -> str:
         ctx.session.add(Author(id="a", name="Ann"))

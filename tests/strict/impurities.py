@@ -196,26 +196,14 @@ def hash_of_a_text(ctx: Context) -> None:
 
 @app.action
 def local_time(ctx: Context) -> None:
-    put(ctx, datetime.datetime.fromtimestamp(ctx.now.timestamp()))
-
-
-@app.action
-def raises_by_set_order(ctx: Context) -> None:
-    first = next(iter({"ann", "bob", "carol", "dave", "eve", "frank", "grace", "heidi"}))
-    if first:
-        raise LookupError(first)
-
-
-@app.action
-def set_as_result(ctx: Context) -> set[str]:
-    return {"ann", "bob", "carol", "dave"}
+    raise LookupError(datetime.datetime.fromtimestamp(ctx.now.timestamp()).hour)
 
 
 # ---- pure, whatever it looks like ------------------------------------------------------------
 
 
 @app.action
-def pure(ctx: Context) -> list[str]:
+def pure(ctx: Context) -> set[str]:
     logging.getLogger("impurities").info("logging looks at the clock for itself")
     put(ctx, ctx.now)
     put(ctx, ctx.random.choice(["a", "b"]))
@@ -225,4 +213,4 @@ def pure(ctx: Context) -> list[str]:
     put(ctx, f"{3.5:.2f} {ctx.now:%d.%m.%Y}")
     for row in ctx.execute("SELECT id FROM note"):  # each gets the same: no order shows
         ctx.execute("UPDATE note SET n = n + 1 WHERE id = ?", (row["id"],))
-    return sorted(row["id"] for row in ctx.execute("SELECT id FROM note"))
+    return {row["id"] for row in ctx.execute("SELECT id FROM note")}

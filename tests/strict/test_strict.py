@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import linecache
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,8 +196,6 @@ def test_an_action_within_an_action_is_judged_with_it_at_its_own_line(
 ) -> None:
     @app.action
     def inner(ctx: Context) -> None:
-        import time
-
         ctx.execute("INSERT INTO item (text) VALUES (?)", (str(time.time()),))
 
     @app.action
@@ -207,8 +206,32 @@ def test_an_action_within_an_action_is_judged_with_it_at_its_own_line(
         open_strictly().run(outer)
     first = outer.function.__code__.co_firstlineno
     assert "action 'outer'" in str(caught.value)
-    assert f"{__file__}:{inner.function.__code__.co_firstlineno + 4}, in inner" in str(caught.value)
+    assert f"{__file__}:{inner.function.__code__.co_firstlineno + 2}, in inner" in str(caught.value)
     assert f"called at {__file__}:{first + 2}, in outer" in str(caught.value)
+
+
+def test_what_the_garbage_collector_calls_is_not_the_actions_doing(
+    app: App, open_strictly: Any
+) -> None:
+    @app.action
+    def allocate(ctx: Context) -> None:
+        for _ in range(50):
+            cycle: list[Any] = [[] for _ in range(100)]
+            cycle.append(cycle)
+
+    def look_at_the_clock(phase: str, info: dict[str, int]) -> None:
+        time.perf_counter()
+
+    replica = open_strictly()
+    threshold = gc.get_threshold()
+    gc.callbacks.append(look_at_the_clock)
+    gc.set_threshold(10)
+    try:
+        replica.run(allocate)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(look_at_the_clock)
+    assert len(replica.log()) == 1
 
 
 def test_the_garbage_collector_is_as_it_was(app: App, open_strictly: Any) -> None:
@@ -291,7 +314,7 @@ def action_from(source: str, app: App, **options: Any) -> Any:
     """An action whose source is this text, as if it stood in a file."""
     file = f"<action {hash(source)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    names: dict[str, Any] = {"Context": Context}
+    names: dict[str, Any] = {"Context": Context, "decorated": lambda function: function}
     exec(compile(source, file, "exec"), names)
     return app.action(**options)(names["add"])
 
@@ -301,6 +324,7 @@ SPACED = (
     "def add( ctx: Context ) -> None:\n    'What it does.'\n    # why\n"
     "    ctx.execute(\n        \"INSERT INTO item (id) VALUES ('a')\")\n"
 )
+DECORATED = f"@decorated\n{OLD}"
 NEW = OLD.replace("'a'", "'b'")
 
 
@@ -325,8 +349,8 @@ def test_an_action_that_was_changed_without_a_new_version_is_warned_of(
         open_strictly(file, after)
 
 
-@pytest.mark.parametrize("source", [OLD, SPACED])
-def test_comments_spaces_and_docstrings_are_no_change(
+@pytest.mark.parametrize("source", [OLD, SPACED, DECORATED])
+def test_comments_spaces_docstrings_and_decorators_are_no_change(
     tmp_path: Path, open_strictly: Any, source: str
 ) -> None:
     file = tmp_path / "r.db"

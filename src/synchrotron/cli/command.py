@@ -219,6 +219,9 @@ def serve(
     requests_per_minute: Annotated[
         int | None, typer.Option(envvar="SYNCHROTRON_REQUESTS_PER_MINUTE", help="Of one user.")
     ] = None,
+    snapshots_max: Annotated[
+        int | None, typer.Option(envvar="SYNCHROTRON_SNAPSHOTS_MAX", help="Streamed at once.")
+    ] = None,
     event_streams_max: Annotated[
         int | None, typer.Option(envvar="SYNCHROTRON_EVENT_STREAMS_MAX", help="Open at once.")
     ] = None,

@@ -88,6 +88,7 @@ class HttpTransport:
 
     def exchange(self, request: SyncRequest) -> SyncAnswer:
         """Raises `Offline`, `Unauthorized` or `ProtocolError`."""
+        self._interrupted.clear()  # what was given up was an earlier one
         body = encode_json(request)
         return self._authorized(lambda token: self._loop.run(self._exchange(token, body)))
 
@@ -197,7 +198,7 @@ class HttpTransport:
         return stop
 
     async def _listen(self, news: Callable[[Seq], None], connected: Callable[[bool], None]) -> None:
-        backoff = Backoff(self._dice)
+        backoff, token = Backoff(self._dice), ""
         while True:
             try:
                 token = await asyncio.to_thread(self._token.present)

@@ -149,6 +149,10 @@ class SyncRequest(Struct, frozen=True):
     parts: _Part = 1
     events_max: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = EVENTS_MAX
     """As many events make a page; a server may give fewer."""
+    seen: _Seq = Seq(0)
+    """The newest commit that an answer told of, and its token: what the replica knows may be
+    of commits above its cursor (H11)."""
+    seen_token: str = ""
 
     def __post_init__(self) -> None:
         if self.part > self.parts:
@@ -231,6 +235,9 @@ class Download(Struct, frozen=True):
     rows: list[FloorRow] = []
     below: _Seq = Seq(0)
     more: bool = False
+    newest: _Seq = Seq(0)
+    """The newest commit that this answer tells of, with its token (H11)."""
+    newest_token: str = ""
 
 
 # ---- the answers ------------------------------------------------------------------

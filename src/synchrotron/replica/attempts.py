@@ -24,7 +24,7 @@ from synchrotron.core.records import ActionRecord
 from synchrotron.errors import DeterminismWarning, ImpureAction
 from synchrotron.replica.impurity import Site, site_of
 from synchrotron.replica.runner import Runner
-from synchrotron.store.capture import Change, Full, same_row
+from synchrotron.store.capture import Change, Full
 from synchrotron.store.database import is_machine_error
 from synchrotron.store.store import Store
 
@@ -155,7 +155,7 @@ def differing_row(a: dict[RowKey, Full | None], b: dict[RowKey, Full | None]) ->
     for row in {**a, **b}:
         if row not in a or row not in b:
             return f"only one of them changed {row}"
-        if not same_row(a[row], b[row]):
+        if a[row] != b[row]:
             return f"{row} became {short(str(a[row]))} and {short(str(b[row]))}"
     return None
 

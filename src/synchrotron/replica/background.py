@@ -24,13 +24,19 @@ from synchrotron.errors import (
 )
 from synchrotron.replica.backoff import Backoff
 from synchrotron.replica.events import logger
+from synchrotron.replica.live import LOOK_S
 from synchrotron.replica.syncing import Syncing
 from synchrotron.replica.transport import Cancels, Listens, Transport
+from synchrotron.store.turn import Turn
 
 POLL_S = 30.0
 """How often to look where events fail."""
 CALM_S = 600.0
 """And where they do not: an event may get lost on its way."""
+TURN_S = 0.25
+"""How often to ask for the turn, while another process has it."""
+WAITING_S = 1.0
+"""How soon to ask again where something waits, such as for the server's clock (O4)."""
 GATHER_S = 0.01
 """Runs that follow each other closely go together."""
 
@@ -43,6 +49,8 @@ class Background:
         syncing: Syncing,
         transport: Transport,
         cursor: Callable[[], Seq],
+        turn: Turn,
+        has_run_elsewhere: Callable[[], bool] | None,
         *,
         poll_s: float = POLL_S,
         dice: random.Random | None = None,
@@ -50,6 +58,8 @@ class Background:
         self._syncing = syncing
         self._transport = transport
         self._cursor = cursor
+        self._turn = turn
+        self._has_run_elsewhere = has_run_elsewhere
         self._poll_s = poll_s
         self._backoff = Backoff(dice or random.Random(), last_s=max(2 * poll_s, 1.0))
         self._changed = threading.Condition()
@@ -144,10 +154,19 @@ class Background:
         if isinstance(self._transport, Listens):
             self._stop_listening = self._transport.listen(self._news, self._connected)
         while not self._stopped:
+            if not self._turn.take():
+                self._wait_for_turn()
+                continue
             self._wanted = False
             pause_s = self._sync()
             self._sleep(pause_s)
+        self._turn.give_up()
         self._stop_listening()
+
+    def _wait_for_turn(self) -> None:
+        """Another process syncs. It sees by itself what is run here."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped, TURN_S)
 
     def _sync(self) -> float | None:
         """Sync once; after a failure, how long to wait before the next."""
@@ -168,7 +187,7 @@ class Background:
             logger.exception("syncing failed, and is tried again")
         else:
             self._backoff.reset()
-            return None
+            return None if self._syncing.state == "in step" else WAITING_S
         return self._backoff.next_s()
 
     def _sleep(self, pause_s: float | None) -> None:
@@ -178,7 +197,10 @@ class Background:
                 pause_s = CALM_S if self._hears else self._poll_s
             until_s = time.monotonic() + pause_s
             while not (self._stopped or self._is_due()) and time.monotonic() < until_s:
-                self._changed.wait(until_s - time.monotonic())
+                left_s = max(until_s - time.monotonic(), 0)
+                self._changed.wait(left_s if self._has_run_elsewhere is None else LOOK_S)
+                if self._has_run_elsewhere is not None and self._has_run_elsewhere():
+                    self._wanted = True
             self._patient = False
         if not self._stopped:
             time.sleep(GATHER_S)

@@ -84,7 +84,6 @@ class Engine:
         self._clock = clock
         self._entropy = entropy
         self._staging: Staging | None = None
-        self._elsewhere: int | None = None
         self._asked = ("", 0)
         """The newest request's token, and when it was made."""
 
@@ -364,26 +363,48 @@ class Engine:
         with self._changing_state() as state:
             return prune(self.store, state, keep)
 
-    def committed_elsewhere(self) -> bool:
-        """Whether another process has committed since this was last asked; True at first.
+    def commits_elsewhere(self) -> int | None:
+        """A number that is another one after a commit by another process.
 
-        Never waits: as long as another thread is writing, it is not known yet.
+        Never waits: None as long as another thread is writing, and after the end.
         """
         if not self.lock.acquire(blocking=False):
-            return False
+            return None
         try:
-            before, self._elsewhere = self._elsewhere, self.store.database.commits_elsewhere()
-            return self._elsewhere != before
+            return self.store.database.commits_elsewhere()
         except apsw.ConnectionClosedError:
-            return False
+            return None
         finally:
             self.lock.release()
+
+    def has_something_to_send(self) -> bool:
+        with self.lock:
+            return self.store.log.has_something_to_send()
 
     def close(self) -> None:
         with self.lock:
             if self._staging is not None:
                 self._staging.close()
             self.store.close()
+
+
+class Elsewhere:
+    """Looks whether another process has committed since the last look; so it has at first."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._seen: int | None = None
+
+    def has_committed(self) -> bool:
+        number = self._engine.commits_elsewhere()
+        if number is None or number == self._seen:
+            return False
+        self._seen = number
+        return True
+
+    def has_run(self) -> bool:
+        """Whether it also left something to send."""
+        return self.has_committed() and self._engine.has_something_to_send()
 
 
 def nothing_taken(next: Next) -> Taken:

@@ -130,6 +130,8 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
             if effect.unsent
         ],
         state.migrations,
+        seen=state.seen,
+        seen_token=state.seen_token,
     )
 
 
@@ -409,6 +411,8 @@ class Taking:
 
     def _download(self, request: SyncRequest, download: Download) -> Next:
         state = self.state
+        if download.newest > state.seen:
+            state.seen, state.seen_token = download.newest, download.newest_token
         if request.question != question_of(state):
             return Next(again=True)
         present = frozenset(download.audiences)

@@ -90,6 +90,7 @@ def rebase(
     state.floor, state.floor_seq = head.floor, Seq(0)
     state.server_floor = head.server_floor
     state.cursor, state.cursor_token = head.horizon, head.token
+    state.seen, state.seen_token = head.horizon, head.token
     state.audiences = frozenset(head.audiences)
     state.bootstrapped, state.left_out = True, staging.left_out
     if head.floor is not None:

@@ -22,7 +22,7 @@ from synchrotron.core.ids import ActionId, Entropy, as_client_id
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import Closed, QueryError, UnknownAction, UsageError
 from synchrotron.replica.background import POLL_S, Background
-from synchrotron.replica.engine import Engine, Ran
+from synchrotron.replica.engine import Elsewhere, Engine, Ran
 from synchrotron.replica.events import EventName, Listeners, SyncReport
 from synchrotron.replica.live import LOOK_S, Live, LiveQueries
 from synchrotron.replica.outcomes import Outcome
@@ -31,6 +31,7 @@ from synchrotron.replica.transport import Transport
 from synchrotron.store.database import machine_errors
 from synchrotron.store.encryption import Key
 from synchrotron.store.store import Store
+from synchrotron.store.turn import Turn
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -106,7 +107,7 @@ class Replica:
         )
         self._database = store.database
         self._engine = Engine(store, clock or machine_clock, entropy)
-        self._live = LiveQueries(self._listeners, self._engine.committed_elsewhere)
+        self._live = LiveQueries(self._listeners, Elsewhere(self._engine).has_committed)
         self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)
         self._background: Background | None = None
         self._on_close = on_close
@@ -316,7 +317,9 @@ class Replica:
 
         Own runs are uploaded and others' commits taken in as they come; where the server's
         events fail it is asked every `poll_s` seconds. What happens is told by `state` and
-        the events of `on`; errors are logged, and what failed is tried again.
+        the events of `on`; errors are logged, and what failed is tried again. Of several
+        processes that have the file open one syncs, for the runs of all; when it ends,
+        another takes over.
         """
         self._check_open()
         if self._background is not None and not self._background.ended:
@@ -325,6 +328,8 @@ class Replica:
             self._syncing,
             self._syncing.transport,
             lambda: self._engine.state().cursor,
+            Turn(None if self._database.in_memory else f"{self._database.path}-sync"),
+            None if self._database.in_memory else Elsewhere(self._engine).has_run,
             poll_s=poll_s,
         )
         return self._background

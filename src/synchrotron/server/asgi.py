@@ -30,7 +30,7 @@ from synchrotron.errors import Offline, ProtocolError, ServerError, SynchrotronE
 from synchrotron.server.authority import Authority
 from synchrotron.server.bodies import UnknownFormat, coding_for, read_message, reply
 from synchrotron.server.exchange import Bounds
-from synchrotron.server.limits import LimitExceeded, OpenStreams, Rates, check_size
+from synchrotron.server.limits import LimitExceeded, OpenSnapshots, OpenStreams, Rates, check_size
 from synchrotron.server.metrics import Metrics, kind_of
 from synchrotron.server.openapi import document
 from synchrotron.server.postgres import PostgresAuthority
@@ -150,6 +150,7 @@ class Server:
         self._tokens = Tokens(settings, fetch, clock_s)
         self._rates = Rates(settings.requests_per_minute, clock_s)
         self._open_streams = OpenStreams(settings)
+        self._open_snapshots = OpenSnapshots(settings.snapshots_max)
         self._streams = (
             EventStreams(clock_s=clock_s)
             if heartbeat_s is None
@@ -245,11 +246,14 @@ class Server:
         request.state.log = {"client": wish.exchange.client_id, "resumed": wish.resume is not None}
         history = await self._history()
         async with AsyncExitStack() as held:
+            held.enter_context(self._open_snapshots.one())
             chunks = history.snapshot(bearer.user, wish)
             await held.enter_async_context(aclosing(chunks))  # type: ignore[type-var]
             with tracer.start_as_current_span("synchrotron.snapshot"):
                 first = await anext(chunks)  # what is refused is refused before the stream begins
-            return snapshot_response(first, chunks, coding_for(request), held.pop_all())
+            return snapshot_response(
+                first, chunks, coding_for(request), held.pop_all(), self.settings.body_timeout_s
+            )
 
     async def _events(self, request: Request) -> Response:
         bearer = await self._bearer(request)

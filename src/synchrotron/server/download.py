@@ -109,8 +109,14 @@ class Downloads:
     async def page(self, question: Question, events_max: int, newest: Seq) -> Download:
         """What is new, up to the end of a page; `newest` is the horizon of what is read."""
         end = await self._page_end(question, events_max, newest)
-        [token] = await fetch_one(self._connection, "SELECT synchrotron.token_of(%s::bigint)", end)
-        return await self._download(question, upto=end, horizon=end, token=token, newest=newest)
+        token, newest_token = await fetch_one(
+            self._connection,
+            "SELECT synchrotron.token_of(%s::bigint), synchrotron.token_of(%s::bigint)",
+            end,
+            newest,
+        )
+        page = await self._download(question, upto=end, horizon=end, token=token, newest=newest)
+        return msgspec.structs.replace(page, newest=newest, newest_token=newest_token or "")
 
     async def _page_end(self, question: Question, events_max: int, newest: Seq) -> Seq:
         """The last seq before one event too many."""
@@ -136,7 +142,7 @@ class Downloads:
         page = await self._download(
             question, upto=before, horizon=horizon, token=token, newest=before
         )
-        return msgspec.structs.replace(page, more=False)
+        return msgspec.structs.replace(page, more=False, newest=horizon, newest_token=token or "")
 
     async def _download(
         self, question: Question, *, upto: Seq, horizon: Seq, token: str, newest: Seq

@@ -95,6 +95,7 @@ class Begun(NamedTuple):
     floor: OrderKey | None
     newest: OrderKey | None
     cursor_token: str | None
+    seen_token: str | None
     installed: int
     policies_fit: bool
     transaction: int
@@ -131,14 +132,15 @@ class ExchangeTransaction:
 
     # ---- whose request it is ------------------------------------------------------
 
-    async def begin(self, exchange: Exchange, cursor: Seq) -> Begun:
+    async def begin(self, exchange: Exchange, cursor: Seq, seen: Seq) -> Begun:
         """Lock the client's row before anything else (O6). Raises `ProtocolError` (H9)."""
         row = await fetch_one(
             self._connection,
-            "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint)",
+            "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint)",
             self._user,
             exchange.client_id,
             cursor,
+            seen,
         )
         self.begun = begun = Begun(*row)
         self.now_ms = begun.now_ms if self._given_now_ms is None else self._given_now_ms
@@ -186,16 +188,20 @@ class ExchangeTransaction:
             exchange.token,
         )
 
-    def _is_foreign(self, question: Question) -> bool:
-        """Whether the cursor is of another history than the one above what was pruned (H11)."""
-        cursor, token = question.cursor, question.cursor_token
-        return cursor >= self.begun.pruned and self.begun.cursor_token != token
+    def _is_foreign(self, request: SyncRequest) -> bool:
+        """Whether the replica knows another history than the one above what was pruned (H11)."""
+        question, begun = request.question, self.begun
+        known = (
+            (question.cursor, question.cursor_token, begun.cursor_token),
+            (request.seen, request.seen_token, begun.seen_token),
+        )
+        return any(seq >= begun.pruned and token != stored for seq, token, stored in known)
 
     # ---- the two requests ---------------------------------------------------------
 
     async def sync(self, request: SyncRequest) -> SyncAnswer | Asked:
         require_protocol(request.protocol)
-        await self.begin(request.exchange, request.question.cursor)
+        await self.begin(request.exchange, request.question.cursor, request.seen)
         if request.parts == 1:
             return await self._judge(request)
         kept = await self._keep_part(request)
@@ -207,7 +213,7 @@ class ExchangeTransaction:
         """Keep one part of an upload, which advances nothing; give the whole, once it is."""
         exchange, offers = request.exchange, offers_of(request)
         fates = await self._fates(exchange, offers)
-        foreign = self._is_foreign(request.question)
+        foreign = self._is_foreign(request)
         if refusal := self._recognise(exchange, offers, fates, foreign=foreign):
             raise NothingKept(refusal)
         frame, body = encode(frame_of(request)), encode(request)
@@ -228,7 +234,7 @@ class ExchangeTransaction:
             self._connection, "SELECT synchrotron.parts_of(%s)", exchange.client_id
         )
         requests = [decode_request(bytes(body)) for (body,) in bodies]
-        await self.begin(exchange, request.question.cursor)
+        await self.begin(exchange, request.question.cursor, request.seen)
         return Parts({part.part: part for part in requests}).whole()
 
     async def _fates(self, exchange: Exchange, offers: Sequence[Offer]) -> Fates:
@@ -237,7 +243,7 @@ class ExchangeTransaction:
     async def _judge(self, request: SyncRequest) -> SyncAnswer | Asked:
         exchange, question = request.exchange, request.question
         require_order(request.actions)
-        foreign = self._is_foreign(question)
+        foreign = self._is_foreign(request)
         offers = offers_of(request)
         fates = await self._fates(exchange, offers)
         if refusal := self._recognise(exchange, offers, fates, foreign=foreign):
@@ -262,7 +268,7 @@ class ExchangeTransaction:
         self, exchange: Exchange, offers: Sequence[Offer], schema: int
     ) -> Duplicate | Superseded | Install | list[ActionId]:
         """The number of a snapshot is stored before its rows are read; which offers are known."""
-        await self.begin(exchange, Seq(0))
+        await self.begin(exchange, Seq(0), Seq(0))
         fates = await self._fates(exchange, offers)
         if refusal := self._recognise(exchange, offers, fates, foreign=False):
             raise NothingKept(refusal)

@@ -71,6 +71,25 @@ class OpenStreams:
                 del self._of[user]
 
 
+class OpenSnapshots:
+    """How many snapshots are being streamed."""
+
+    def __init__(self, snapshots_max: int) -> None:
+        self._max = snapshots_max
+        self.count = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Stream one. Raises `LimitExceeded`."""
+        if self.count >= self._max:
+            raise LimitExceeded("snapshots_max", self._max, 5)
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+
 def check_size(settings: Settings, request: SyncRequest | SnapshotRequest) -> None:
     """Raises `LimitExceeded` for a request of too many parts, actions or offers."""
     if isinstance(request, SnapshotRequest):

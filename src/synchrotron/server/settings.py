@@ -25,6 +25,7 @@ class Options(TypedDict, total=False):
     actions_max: int
     parts_max: int
     requests_per_minute: int
+    snapshots_max: int
     event_streams_max: int
     event_streams_per_user: int
     body_timeout_s: float
@@ -55,12 +56,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The parts of one upload."""
     requests_per_minute: int = 1_200
     """Of one user. As many may come at once."""
+    snapshots_max: int = 4
+    """Snapshots that are streamed at once by this process: each holds a connection."""
     event_streams_max: int = 10_000
     """Open event streams, of this process."""
     event_streams_per_user: int = 100
     """Open event streams of one user, of this process."""
     body_timeout_s: float = 30.0
-    """How long a body may take to arrive."""
+    """How long a body may take to arrive, and a piece of a stream to be taken."""
     max_clock_drift_ms: int = 60_000
     """Order keys further in the future are refused (O4)."""
     max_backdate_ms: int | None = None

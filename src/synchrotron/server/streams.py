@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from synchrotron.core.ids import Seq
 from synchrotron.core.messages import SnapshotChunk
@@ -21,6 +21,8 @@ from synchrotron.wire.compression import Compression
 from synchrotron.wire.formats import EVENTS, LINES, encode_json
 
 logger = logging.getLogger("synchrotron.server")
+PATIENCE_S = 30.0
+"""So long a piece of a stream may wait to be taken."""
 HEARTBEAT_S = 15.0
 """Proxies take a silent connection for a dead one, most of them after a minute."""
 
@@ -35,14 +37,23 @@ class Streaming(StreamingResponse):
         *,
         media_type: str,
         headers: dict[str, str],
+        patience_s: float = PATIENCE_S,
     ) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no", **headers}
         super().__init__(body, media_type=media_type, headers=headers)
         self._held = held
+        self._patience_s = patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_soon(message: Message) -> None:
+            async with asyncio.timeout(self._patience_s):
+                await send(message)
+
         async with self._held:
-            await super().__call__(scope, receive, send)
+            try:
+                await super().__call__(scope, receive, send_soon)
+            except TimeoutError:  # it would hold what it holds for ever
+                logger.warning("a stream ended: nobody read it for %g s", self._patience_s)
 
 
 def snapshot_response(
@@ -50,11 +61,12 @@ def snapshot_response(
     rest: AsyncIterator[SnapshotChunk],
     coding: str | None,
     held: AsyncExitStack,
+    patience_s: float,
 ) -> Streaming:
     """A snapshot as lines of JSON, each of which can be read when it has come."""
     headers = {"vary": "accept-encoding", **({"content-encoding": coding} if coding else {})}
     body = _lines(first, rest, coding)
-    return Streaming(body, held, media_type=LINES, headers=headers)
+    return Streaming(body, held, media_type=LINES, headers=headers, patience_s=patience_s)
 
 
 async def _lines(

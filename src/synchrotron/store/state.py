@@ -22,6 +22,8 @@ class State(msgspec.Struct):
     clock_offset_ms: int = 0
     cursor: Seq = Seq(0)
     cursor_token: str = ""
+    seen: Seq = Seq(0)
+    seen_token: str = ""
     floor: OrderKey | None = None
     floor_seq: Seq = Seq(0)
     server_floor: OrderKey | None = None

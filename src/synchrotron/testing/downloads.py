@@ -102,6 +102,8 @@ class Downloads:
             rows=list(self._floor_rows(floor, joined, {t for s in below for t in s.patches})),
             below=max((seq for seen in below for seq in seen.seqs()), default=Seq(0)),
             more=horizon < self._state.seq,
+            newest=self._state.seq,
+            newest_token=self._state.token_of(self._state.seq) or "",
         )
 
     def _events(

@@ -35,7 +35,6 @@ from synchrotron.core.messages import (
     Install,
     Offer,
     Ok,
-    Question,
     Rebase,
     Resume,
     SentAction,
@@ -149,7 +148,7 @@ class Exchanges:
     ) -> Parts | Staged | Duplicate | Superseded:
         """Keep one part of an upload, which advances nothing; give the parts that are whole."""
         id, offers = request.exchange.client_id, _offers(request)
-        foreign = self._is_foreign(request.question)
+        foreign = self._is_foreign(request)
         if refusal := self._recognise(user, request.exchange, offers, foreign=foreign):
             return refusal
         parts = with_part(self._state.parts.get(id), request)
@@ -161,7 +160,7 @@ class Exchanges:
     def _judge(self, user: str, request: SyncRequest) -> SyncAnswer:
         exchange, question = request.exchange, request.question
         _require_order(request.actions)
-        foreign = self._is_foreign(question)
+        foreign = self._is_foreign(request)
         offers = _offers(request)
         if refusal := self._recognise(user, exchange, offers, foreign=foreign):
             return refusal
@@ -282,10 +281,11 @@ class Exchanges:
             return self._state.seed_of(offer.id) != offer.seed
         return fate.pruned and not self._state.was_pruned(offer.id)
 
-    def _is_foreign(self, question: Question) -> bool:
-        """Whether the cursor is of another history than the one above what was pruned (H11)."""
-        cursor, token = question.cursor, question.cursor_token
-        return cursor >= self._state.pruned and self._state.token_of(cursor) != token
+    def _is_foreign(self, request: SyncRequest) -> bool:
+        """Whether the replica knows another history than the one above what was pruned (H11)."""
+        question, state = request.question, self._state
+        known = ((question.cursor, question.cursor_token), (request.seen, request.seen_token))
+        return any(seq >= state.pruned and state.token_of(seq) != token for seq, token in known)
 
     # ---- uploads ------------------------------------------------------------------
 

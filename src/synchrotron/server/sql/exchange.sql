@@ -3,11 +3,13 @@
 -- Begin: set the acting user for this transaction, lock the client's row before anything else,
 -- and tell what an exchange is judged by. A client that is new gets a row with number -1; it is
 -- kept only if the transaction is.
-CREATE OR REPLACE FUNCTION synchrotron.begin_exchange(who text, client text, asked_from bigint)
+CREATE OR REPLACE FUNCTION synchrotron.begin_exchange(
+    who text, client text, asked_from bigint, seen bigint
+)
 RETURNS TABLE (
     now_ms bigint, owner text, number bigint, token text,
     seq bigint, rights_seq bigint, pruned bigint, floor text, newest text,
-    cursor_token text, installed bigint, policies_fit boolean, transaction_id bigint
+    cursor_token text, seen_token text, installed bigint, policies_fit boolean, transaction_id bigint
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
@@ -21,7 +23,7 @@ BEGIN
         SELECT synchrotron.clock_ms(), c.user_id, c.number, c.token,
             k.seq, k.rights_seq, k.pruned, k.floor,
             coalesce((SELECT max(a.order_key) FROM synchrotron.actions AS a), k.floor),
-            synchrotron.token_of(asked_from),
+            synchrotron.token_of(asked_from), synchrotron.token_of(seen),
             (SELECT version FROM synchrotron.application),
             (SELECT policies_digest = synchrotron.digest_of_policies() FROM synchrotron.application),
             pg_current_xact_id()::text::bigint

@@ -11,6 +11,8 @@ CREATE TABLE synchrotron_replica (
     clock_offset_ms INTEGER NOT NULL,   -- added to the machine's clock, where that is wrong (O4)
     cursor INTEGER NOT NULL,
     cursor_token TEXT NOT NULL,
+    seen INTEGER NOT NULL,              -- the newest commit that an answer told of (H11)
+    seen_token TEXT NOT NULL,
     floor TEXT,                         -- NULL: history from its beginning
     floor_seq INTEGER NOT NULL,         -- newest seq that came at or below the floor
     server_floor TEXT,
