@@ -41,6 +41,8 @@ from synchrotron.errors import Offline, SynchrotronError
 from synchrotron.server.postgres import PostgresAuthority
 
 HEADER = 4
+OFFLINE_MAX = 2000
+"""So often may a server be away before its replicas give up."""
 USERS = ("alice", "bob", "carol", "dave")
 
 
@@ -193,6 +195,8 @@ class Worker:
                 report = self.replica.sync()
             except Offline:
                 self.offline += 1
+                if self.offline > OFFLINE_MAX:
+                    os._exit(1)
                 time.sleep(0.05)
             else:
                 self.rounds_max = max(self.rounds_max, report.rounds)
@@ -211,6 +215,7 @@ class Worker:
 
 def work(sockets: list[str], folder: Path, seed: int, replicas: int, actions: int) -> None:
     """Replicas at once, each in a thread; then the reports, a line of JSON each."""
+    everyone_has = told_by_parent()
     workers = [Worker(sockets, folder / f"{seed + i}.db", seed + i) for i in range(replicas)]
     threads = [threading.Thread(target=w.work, args=(actions, folder / "stop")) for w in workers]
     for thread in threads:
@@ -218,16 +223,30 @@ def work(sockets: list[str], folder: Path, seed: int, replicas: int, actions: in
     for thread in threads:
         thread.join()
     print("worked", flush=True)
-    sys.stdin.readline()  # until everyone has
+    everyone_has.wait()
     for worker in workers:
         worker.sync()
         print(msgspec.json.encode(worker.report()).decode(), flush=True)
         worker.replica.close()
 
 
+def told_by_parent() -> threading.Event:
+    """Set by a line from the parent. A process whose parent has died ends."""
+    told = threading.Event()
+
+    def listen() -> None:
+        while sys.stdin.readline():
+            told.set()
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    return told
+
+
 def main() -> None:
     match sys.argv[1:]:
         case ["serve", database, path]:
+            told_by_parent()
             asyncio.run(serve(database, path))
         case ["work", sockets, folder, seed, replicas, actions]:
             try:

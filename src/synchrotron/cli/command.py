@@ -15,7 +15,7 @@ from rich.console import Console
 
 from synchrotron.cli.demo import demo as play_demo
 from synchrotron.cli.demo import play
-from synchrotron.cli.install import install_app
+from synchrotron.cli.install import install_app, prune_history
 from synchrotron.cli.simulate import simulate_many, simulate_one
 from synchrotron.errors import SynchrotronError
 from synchrotron.testing.simulation.many import Recipe
@@ -163,6 +163,19 @@ def install(
 
 SECRET_HELP = "Accept tokens that are signed by HS256 with this secret, of 32 bytes or more."
 DATABASE_HELP = "The URL of the database, of a role that is granted synchrotron_server."
+
+
+@main.command()
+def prune(
+    database: Annotated[str, typer.Option(envvar="SYNCHROTRON_DATABASE_URL", help=DATABASE_HELP)],
+    keep: Annotated[int | None, typer.Option(help="How many actions stay, the newest.")] = None,
+    days: Annotated[float | None, typer.Option(help="Older actions than so many days go.")] = None,
+) -> None:
+    """Fold old actions of a server's database into its rows, which stay as they are.
+
+    Replicas that have not synced since take a snapshot. Ends with 0, or with 1 and why not.
+    """
+    raise typer.Exit(prune_history(Console(highlight=False), database, keep, days))
 
 
 @main.command()

@@ -70,9 +70,13 @@ class PostgresAuthority:
 
     async def open(self) -> Self:
         """Raises `ServerError` where the server cannot work on this database."""
-        await self._database.open()
-        async with self._database.reading() as connection:
-            self._installed = await read_installed(connection)
+        try:
+            await self._database.open()
+            async with self._database.reading() as connection:
+                self._installed = await read_installed(connection)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def close(self) -> None:
