@@ -10,6 +10,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class Edit(NamedTuple):
+    """An exact replacement."""
+
+    file: str
+    right: str
+    wrong: str
+
+
 class Mutant(NamedTuple):
     """A planted fault."""
 
@@ -17,6 +25,8 @@ class Mutant(NamedTuple):
     file: str
     right: str
     wrong: str
+    also: tuple[Edit, ...] = ()
+    """Where a second rule makes good what the first one spoils: that one is left out too."""
     seed: int | None = None
 
 
@@ -131,8 +141,7 @@ MUTANTS = (
     Mutant(
         "an answer is used after the question changed",
         "replica/exchange.py",
-        "        if request.question != question_of(self.state):\n"
-        "            return Next(again=True)\n",
+        "        if request.question != question_of(state):\n            return Next(again=True)\n",
         "",
     ),
     Mutant(
@@ -148,6 +157,14 @@ MUTANTS = (
         "        if any(entry.sent_in is not None for entry in pending):\n"
         "            return Next(again=True, upload=False)\n",
         "",
+        (
+            Edit(
+                "replica/exchange.py",
+                "                if accepted.order_key != entry.key:\n"
+                "                    self.revision.move(entry, accepted.order_key)\n",
+                "",
+            ),
+        ),
     ),
     Mutant(
         "F6: who leaves an audience keeps its rows",
@@ -178,9 +195,9 @@ MUTANTS = (
         "O7: a request is sent before it is on the disk",
         "replica/engine.py",
         "        with self._changing_state(durable=True) as state:\n"
-        "            return ask(self.store, state, self._entropy, upload=upload)",
+        "            request = ask(self.store, state, self._entropy, upload=upload)",
         "        with self._changing_state() as state:\n"
-        "            return ask(self.store, state, self._entropy, upload=upload)",
+        "            request = ask(self.store, state, self._entropy, upload=upload)",
     ),
     Mutant(
         "O1: new keys may sort before what is known",
@@ -232,7 +249,7 @@ MUTANTS = (
     ),
     Mutant(
         "O6: a copy of a file is not noticed",
-        "testing/clients.py",
+        "server/clients.py",
         "        if self.token not in (exchange.token, *exchange.earlier):\n"
         '            return "copy"\n',
         "",
@@ -264,9 +281,9 @@ MUTANTS = (
     Mutant(
         "F1: a snapshot leaves out what was pruned",
         "testing/downloads.py",
-        "                if target in self._state.rows:\n                    rows.setdefault",
-        "                if target in self._state.rows and target not in self._state.base:\n"
-        "                    rows.setdefault",
+        "            if target in self._state.rows\n        ]\n        targets.sort",
+        "            if target in self._state.rows and target not in self._state.base\n"
+        "        ]\n        targets.sort",
     ),
     Mutant(
         "F2: rows come as they are now, not as at the floor",
@@ -277,8 +294,15 @@ MUTANTS = (
     Mutant(
         "H11: a restored server is not noticed",
         "testing/exchanges.py",
-        "        return cursor >= self._state.pruned and self._state.token_of(cursor) != token",
-        "        return False",
+        "        return any(seq >= state.pruned and state.token_of(seq) != token "
+        "for seq, token in known)\n",
+        "        return not known\n",
+    ),
+    Mutant(
+        "H11: only the cursor tells of a server that was put back",
+        "replica/exchange.py",
+        "        if download.newest > state.seen:\n",
+        "        if False:\n",
     ),
     Mutant(
         "a reply is taken for what is applied by now",

@@ -19,7 +19,7 @@ from synchrotron.testing.simulation.world import Cast
 READONLY = "".join(
     f"CREATE POLICY only_notes_{table}_{command} ON {table} AS RESTRICTIVE FOR {command} "
     f"{clause} (synchrotron.user_id() <> '%s');"
-    for table in ("item", "sale")
+    for table in ("item", "sale", "label")
     for command, clause in (("INSERT", "WITH CHECK"), ("UPDATE", "USING"), ("DELETE", "USING"))
 )
 

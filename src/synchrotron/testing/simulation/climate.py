@@ -31,7 +31,7 @@ ON_FILES: Mapping[str, int] = {
     "copy": 14,
     "restore": 14,
     "clone": 5,
-    "upgrade": 10,
+    "upgrade": 16,
 }
 """Trouble that only a file can get into."""
 
@@ -51,6 +51,8 @@ class Climate:
     late: float = 0.0
     crash: float = 0.0
     """At each commit boundary of an exchange."""
+    meanwhile: float = 0.0
+    """How likely something is done on a device while an answer to it is on its way."""
     older: float = 0.0
     """How likely a replica is to start with an older version of the application."""
     page_events: int | None = None
@@ -85,7 +87,8 @@ def draw_climate(dice: Dice, *, membership: bool, older: bool) -> Climate:
         repeated=sometimes(0.2),
         late=sometimes(0.15),
         crash=sometimes(0.05) if files else 0.0,
-        older=dice.choice((0.0, 0.0, 0.6)) if older else 0.0,
+        meanwhile=sometimes(0.4),
+        older=dice.choice((0.0, 0.6)) if older else 0.0,
         page_events=dice.choice((None, None, None, 3, 9)),
         max_backdate_ms=dice.choice((None, None, None, 100_000)),
     )

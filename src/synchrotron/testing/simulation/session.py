@@ -49,6 +49,9 @@ class Surroundings(Protocol):
     def befall(self, device: Device, dice: Dice) -> bool:
         """Whether a crash or a power cut befell the device at this commit."""
 
+    def meanwhile(self, device: Device, dice: Dice) -> None:
+        """What is done on the device while an answer to it is on its way, if anything."""
+
 
 class Session:
     """One attempt, until in step or out of luck."""
@@ -106,8 +109,10 @@ class Session:
 
     def _take(self, request: SyncRequest, answer: SyncAnswer) -> None:
         if self._lives:
-            device, number = self._device, request.exchange.number
             self._world.throw(self._dice)
+            self._world.meanwhile(self._device, self._dice)
+        if self._lives:
+            device, number = self._device, request.exchange.number
             taken = device.engine.take(request, answer)
             kind = type(answer).__name__.lower()
             self._world.tell(f"{device.name} has the answer to request {number}: {kind}")

@@ -173,6 +173,10 @@ class World:
         self._crash(device, dice) if dice.chance(0.5) else self._cut_power(device, dice)
         return True
 
+    def meanwhile(self, device: Device, dice: Dice) -> None:
+        if dice.chance(self.climate.meanwhile):
+            dice.choice((self._act, self._prune, self._decide))(device, dice)
+
     # ---- the course of a history ---------------------------------------------------
 
     def open(self) -> None:
