@@ -194,3 +194,31 @@ def test_a_child_of_what_was_parked_is_rejected(world, rows):
     assert parent.outcome.state == "parked"
     assert child.outcome.state == "rejected"
     assert rows(a, "sale") == world.server.rows("sale") == []
+
+
+@pytest.mark.spec("R4")
+@pytest.mark.parametrize("given_up", [False, True], ids=["parked", "discarded and pruned past"])
+def test_what_one_answer_refused_and_the_next_one_accepted_is_accepted(world, counts, given_up):
+    """Both requests were on their way when the user gained the right."""
+    a = world.synced("alice")
+    run = a.run(create_counter, id="x")
+    engine, server = a._engine, world.server
+    server.policy = lambda *_: False
+    refused = engine.ask()
+    refusal = server.sync("alice", refused)
+    server.policy = None
+    stored = engine.ask()
+    answer = server.sync("alice", stored)
+    engine.take(refused, refusal)
+    assert run.outcome.state == "parked"
+    if given_up:
+        a.discard(run.id)
+        engine.store.writer.execute("UPDATE synchrotron_replica SET floor = clock")
+
+    taken = engine.take(stored, answer)
+
+    assert run.outcome.state == "accepted"
+    assert taken.next.rebase == given_up
+    a.sync()
+    assert counts(a) == counts(server) == {"x": 0}
+    assert run.outcome.state == "accepted"

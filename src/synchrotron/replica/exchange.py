@@ -23,6 +23,7 @@ from synchrotron.core.ids import (
     new_client_id,
 )
 from synchrotron.core.messages import (
+    Accepted,
     Behind,
     Busy,
     Denied,
@@ -233,6 +234,7 @@ class Taking:
         self.entropy = entropy
         self.report = SyncReport(rounds=1)
         self.revision = Revision(store, runner, state)
+        self._is_missing_rows = False
 
     def take(self, request: SyncRequest, answer: SyncAnswer) -> Taken:
         state = self.state
@@ -297,7 +299,8 @@ class Taking:
         # A retry's patches that differ from the stored ones became corrections (H4).
         differing = {(c.action_id, c.target) for c in answer.corrected}
         for accepted in answer.accepted:
-            id, entry = accepted.id, self.revision.find(records[accepted.id])
+            id, record = accepted.id, records[accepted.id]
+            entry = self.revision.find(record) or self._brought_back(record, accepted)
             if entry is not None:
                 entries[id] = entry
                 stored = {t: p for t, p in sent[id].items() if (id, t) not in differing}
@@ -324,7 +327,22 @@ class Taking:
         next = self._download(request, answer.download)
         for entry, target, patch in denied:
             self._deny(entry, target, patch)
-        return next
+        return next._replace(again=True, rebase=True) if self._is_missing_rows else next
+
+    def _brought_back(self, record: ActionRecord, accepted: Accepted) -> Entry | None:
+        """An action that was set aside since it was sent: another request was refused for it."""
+        set_aside = self.revision.set_aside
+        kept = set_aside.get(record.id, None)
+        if kept is None or kept[1].state not in ("parked", "discarded"):
+            return None
+        self.report.uploaded += 1
+        if accepted.order_key <= (self.state.floor or FIRST):
+            # Given up, and pruned past: its rows belong below the floor (F2).
+            set_aside.put(record, Outcome(id=record.id, state="accepted", seq=accepted.seq))
+            self._is_missing_rows = True
+            return None
+        set_aside.take(record.id)
+        return self.revision.add(record.moved(accepted.order_key), accepted.seq, own=True)
 
     def _corrected(self, request: SyncRequest) -> list[Entry]:
         return self.revision.with_corrections() if request.corrections else []
