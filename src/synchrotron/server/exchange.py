@@ -80,6 +80,8 @@ class Bounds(NamedTuple):
     max_clock_drift_ms: int = 60_000
     max_backdate_ms: int | None = None
     page_events: int | None = None
+    page_bytes: int = 4_000_000
+    """Of the values and arguments of a page's events; one event alone may have more."""
 
 
 class Begun(NamedTuple):
