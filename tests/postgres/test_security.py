@@ -28,6 +28,7 @@ from synchrotron.core.ids import ActionId, Audience
 from synchrotron.core.messages import (
     Denied,
     Early,
+    Invalid,
     Ok,
     RowPatch,
     SentAction,
@@ -258,6 +259,16 @@ def test_records_that_cannot_be_stored_are_denied(server: Served, eve: File, fie
     value: Any = {"name": "a\0", "args": {"a": "\0"}, "audiences": (Audience("\0"),)}[field]
     answer = denied(server, lambda: eve.send(eve.action(10, insert("e", in_=P2), **{field: value})))
     assert "NUL" in answer.reason
+
+
+@pytest.mark.spec("H1")
+def test_of_a_refused_upload_nothing_stays_not_even_the_audience(server: Served, eve: File) -> None:
+    before = stored(server)
+    new = Audience("project:new")
+    answer = eve.send(eve.action(10, insert("e", -1, in_=new)))
+    assert isinstance(answer, Invalid)
+    assert (answer.table, answer.key) == ("item", ["e"])
+    assert stored(server) == before
 
 
 @pytest.mark.spec("O4")

@@ -44,6 +44,13 @@ _CANDIDATES = """
     ) OR EXISTS (
         SELECT FROM synchrotron.patches AS p
         WHERE p.order_key = next.order_key AND p.seq = next.seq AND p.audience = ANY (%(mine)s)
+    ), (
+        SELECT octet_length(a.args) FROM synchrotron.actions AS a
+        WHERE a.order_key = next.order_key
+    ) + (
+        SELECT coalesce(sum(octet_length(p.columns) + octet_length(p.key)), 0)::bigint
+        FROM synchrotron.patches AS p
+        WHERE p.order_key = next.order_key AND p.audience = ANY (%(mine)s)
     )
     FROM next ORDER BY next.seq
 """
@@ -106,9 +113,11 @@ class Downloads:
         self._installed = installed
         self._viewer = viewer
 
-    async def page(self, question: Question, events_max: int, newest: Seq) -> Download:
+    async def page(
+        self, question: Question, events_max: int, bytes_max: int, newest: Seq
+    ) -> Download:
         """What is new, up to the end of a page; `newest` is the horizon of what is read."""
-        end = await self._page_end(question, events_max, newest)
+        end = await self._page_end(question, events_max, bytes_max, newest)
         token, newest_token = await fetch_one(
             self._connection,
             "SELECT synchrotron.token_of(%s::bigint), synchrotron.token_of(%s::bigint)",
@@ -118,17 +127,21 @@ class Downloads:
         page = await self._download(question, upto=end, horizon=end, token=token, newest=newest)
         return msgspec.structs.replace(page, newest=newest, newest_token=newest_token or "")
 
-    async def _page_end(self, question: Question, events_max: int, newest: Seq) -> Seq:
-        """The last seq before one event too many."""
+    async def _page_end(
+        self, question: Question, events_max: int, bytes_max: int, newest: Seq
+    ) -> Seq:
+        """The last seq before one event too many; the first one is never that."""
         limit = CANDIDATES_PER_EVENT * min(events_max, newest) + 1
         while True:
             parameters = self._parameters(question, limit=limit)
             candidates = await self._fetch(_CANDIDATES, parameters)
             found: set[OrderKey] = set()
-            for seq, key, is_present in candidates:
+            page_bytes = 0
+            for seq, key, is_present, event_bytes in candidates:
                 if not is_present or key in found:
                     continue  # it was corrected again since; or it is on the page already
-                if len(found) == events_max:
+                page_bytes += event_bytes
+                if len(found) == events_max or (found and page_bytes > bytes_max):
                     return Seq(seq - 1)
                 found.add(key)
             if len(candidates) < limit:

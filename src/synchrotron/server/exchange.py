@@ -80,6 +80,8 @@ class Bounds(NamedTuple):
     max_clock_drift_ms: int = 60_000
     max_backdate_ms: int | None = None
     page_events: int | None = None
+    page_bytes: int = 4_000_000
+    """Of the values and arguments of a page's events; one event alone may have more."""
 
 
 class Begun(NamedTuple):
@@ -259,9 +261,19 @@ class ExchangeTransaction:
             return self.answer(Rebase)
         if not request.actions and not request.corrections:
             return Asked(Ok)
+        return await self._decide(request, fates)
+
+    async def _decide(self, request: SyncRequest, fates: Fates) -> SyncAnswer | Asked:
+        """Judge and store an upload. Of one that is not stored only what the gate counts stays."""
+        client = request.exchange.client_id
+        await self._connection.execute(b"SAVEPOINT upload")
         answer = await self._upload(request, fates)
-        if not isinstance(answer, Asked | Busy):
-            await self._gate.decided(exchange.client_id)
+        if not isinstance(answer, Ok):
+            await self._connection.execute(b"ROLLBACK TO SAVEPOINT upload")
+        if isinstance(answer, Asked):
+            await self._gate.bounced(self._viewer, client, self.now_ms)
+        elif not isinstance(answer, Busy):
+            await self._gate.decided(client)
         return answer
 
     async def recognise_snapshot(
@@ -300,16 +312,9 @@ class ExchangeTransaction:
         if early := next((record for record in own if self._is_early(record)), None):
             return self.answer(Early, action_id=early.id)
         if is_behind:
-            await self._gate.bounced(viewer, client, self.now_ms)
             return Asked(Behind)
         corrections = [*(await self._differences(viewer, old)), *request.corrections]
-        await self._connection.execute(b"SAVEPOINT upload")
-        answer = await self._store(viewer, request, new, corrections, fates)
-        if not isinstance(answer, Ok):
-            await self._connection.execute(b"ROLLBACK TO SAVEPOINT upload")
-        if isinstance(answer, Asked):
-            await self._gate.bounced(viewer, client, self.now_ms)
-        return answer
+        return await self._store(viewer, request, new, corrections, fates)
 
     async def _stand(self, request: SyncRequest) -> tuple[Viewer, bool, bool]:
         """What the user sees, whether that needs a rebase, and whether they are behind.
@@ -332,7 +337,8 @@ class ExchangeTransaction:
             _standing(self._user, question),
             is_behind(self._user, None, client, question.cursor),
         )
-        return *_viewer(self._user, question, row), bool(behind)
+        self._viewer, needs_rebase = _viewer(self._user, question, row)
+        return self._viewer, needs_rebase, bool(behind)
 
     async def _store(
         self,

@@ -190,5 +190,5 @@ class PostgresAuthority:
                 return Rebase(now_ms=now_ms, floor=floor)
             downloads = Downloads(connection, self._installed, viewer)
             events_max = min(request.events_max, self._bounds.page_events or request.events_max)
-            page = await downloads.page(question, events_max, seq)
+            page = await downloads.page(question, events_max, self._bounds.page_bytes, seq)
             return asked.kind(now_ms=now_ms, floor=floor, download=page)
