@@ -10,6 +10,9 @@ from synchrotron.core.canonical import canonical
 from synchrotron.core.messages import RowPatch
 from synchrotron.core.records import ActionRecord
 
+INDEXED_BYTES_MAX = 2_000
+"""Keys and audiences are indexed, and an entry of PostgreSQL's indexes holds 2,704 bytes."""
+
 
 class Form:
     """Judges patches by an application's schema."""
@@ -25,7 +28,9 @@ class Form:
             return f"{sent.table} is not a table of this application"
         if complaint := formless_text(sent.audience):
             return f"its audience {complaint}"
-        return self.key_fault(table, sent.key) or self._values_fault(table, sent)
+        return (
+            self.key_fault(table, sent.key) or _size_fault(sent) or self._values_fault(table, sent)
+        )
 
     @staticmethod
     def record_fault(record: ActionRecord) -> str | None:
@@ -61,6 +66,16 @@ class Form:
         if sent.op == "update" and not values.keys().isdisjoint(table.key):
             return "an update does not change a key: delete the row and insert another"
         return None
+
+
+def _size_fault(sent: RowPatch) -> str | None:
+    size = len(canonical([sent.key, sent.audience]).encode())
+    if size <= INDEXED_BYTES_MAX:
+        return None
+    return (
+        f"its key and audience take {size:,} bytes, and no more than {INDEXED_BYTES_MAX:,} can be "
+        "indexed: use a short key, such as ctx.new_id, and keep the text in another column"
+    )
 
 
 def _key_value_fault(column: Column, value: object) -> str | None:

@@ -37,7 +37,13 @@ class _Violated(Exception):
         self.row, self.reason = row, reason
 
 
-UNFIT = (errors.IntegrityError, errors.DataError, errors.ProgrammingError, _Violated)
+UNFIT = (
+    errors.IntegrityError,
+    errors.DataError,
+    errors.ProgrammingError,
+    errors.ProgramLimitExceeded,  # a value that is too long for an index of the application's
+    _Violated,
+)
 
 
 _MOVED = "a row does not move to another audience (A11)"
