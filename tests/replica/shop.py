@@ -77,6 +77,12 @@ def create_counter(ctx: Context, *, id: str, scope: str = "all", n: int = 0) -> 
     ctx.execute("INSERT INTO counter (id, n, scope) VALUES (?, ?, ?)", (id, n, scope))
 
 
+@app.action(audience="all")
+def create_noted(ctx: Context, *, id: str, note: str) -> None:
+    """A record as long as one likes."""
+    create_counter(ctx, id=id)
+
+
 @app.action(audience="{scope}")
 def add(ctx: Context, *, id: str, by: int, scope: str = "all") -> int:
     """Read and write, as a lost update needs it."""

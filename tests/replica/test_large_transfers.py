@@ -7,19 +7,24 @@ from itertools import islice
 
 import pytest
 from tests.replica.conftest import Wire
-from tests.replica.shop import add, create_counter
+from tests.replica.shop import add, create_counter, create_noted
 
 from synchrotron.core.ids import Seq
 from synchrotron.core.messages import SnapshotHead, SnapshotRequest, SnapshotRows, Staged
 from synchrotron.errors import MachineError, Offline, ProtocolError
 from synchrotron.replica.exchange import cut
 
-LONG = "x" * 400_000
+LONG = "x" * 800_000
 
 
 def many(replica, *ids):
     for id in ids:
         replica.run(create_counter, id=id)
+
+
+def large(replica, *ids):
+    for id in ids:
+        replica.run(create_noted, id=str(id), note=LONG)
 
 
 # ---- uploads in parts (H1) ----------------------------------------------------------
@@ -28,7 +33,7 @@ def many(replica, *ids):
 @pytest.mark.spec("H1")
 def test_a_large_upload_goes_in_parts_and_is_stored_as_a_whole(world, counts):
     a, b = world.synced("alice"), world.synced("bob")
-    many(a, *(LONG + str(i) for i in range(4)))
+    large(a, *range(4))
     wire = world.wires[a]
     before = len(wire.sent)
 
@@ -47,7 +52,7 @@ def test_a_large_upload_goes_in_parts_and_is_stored_as_a_whole(world, counts):
 @pytest.mark.parametrize("what", ["request", "answer"])
 def test_a_part_that_is_lost_does_no_harm(world, counts, lost, what):
     a = world.synced("alice")
-    many(a, *(LONG + str(i) for i in range(4)))
+    large(a, *range(4))
     world.wires[a].lose(*[""] * lost, what)
     with pytest.raises(Offline):
         a.sync()
@@ -70,13 +75,13 @@ def test_a_server_that_forgot_parts_is_given_them_again(world, counts):
             return answer
 
     a = world.synced("alice")
-    many(a, *(LONG + str(i) for i in range(4)))
+    large(a, *range(4))
     wire = a._syncing._transport = Forgetful(world.server.connect("alice"), world.clock)
     a.sync()
     assert [request.part for request in wire.sent] == [1, 2, 3, 4, 1, 2]
     assert counts(a) == counts(world.server)
 
-    many(a, *(LONG + str(i) for i in range(4, 8)))
+    large(a, *range(4, 8))
     wire.times = 100
     with pytest.raises(Offline, match="lost parts"):
         a.sync()
@@ -90,7 +95,7 @@ def test_an_upload_in_parts_that_is_behind_comes_again(world, counts):
     a, b = world.synced("alice"), world.synced("bob")
     many(a, "other")
     a.sync()
-    many(b, *(LONG + str(i) for i in range(3)))
+    large(b, *range(3))
     assert b.sync().rounds == 2, "behind, as a whole; then stored"
     world.settle(a, b)
     assert counts(a) == counts(b) == counts(world.server)
@@ -315,3 +320,26 @@ def test_a_snapshot_that_cannot_be_kept_is_told_and_begun_anew(world, counts):
     b.sync()
     assert [head.resumed for head in cut.heads] == [False, True, False]
     assert counts(b) == counts(world.server)
+
+
+@pytest.mark.spec("F1", "M3")
+def test_a_resumed_snapshot_that_another_one_overtook_is_of_no_use(world, counts, new):
+    """What it goes on from is not there any more: the replica asks anew."""
+    a = world.synced("alice")
+    many(a, *(f"{i:04}" for i in range(1500)))
+    a.sync()
+    engine, server = new._engine, world.server
+    first = engine.ask_snapshot()
+    with pytest.raises(ProtocolError, match="before its end"):
+        engine.take_snapshot(first, islice(server.snapshot("bob", first), 2))
+    resuming = engine.ask_snapshot()
+    assert resuming.resume is not None
+    late = server.snapshot("bob", resuming)
+    other = engine.ask_snapshot()
+    engine.take_snapshot(other, server.snapshot("bob", other))
+
+    taken = engine.take_snapshot(resuming, late)
+
+    assert (taken.report.rebased, taken.next.again) == (0, True)
+    new.sync()
+    assert counts(new) == counts(server)

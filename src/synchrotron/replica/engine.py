@@ -24,6 +24,7 @@ from synchrotron.core.messages import (
     Install,
     Limit,
     SnapshotChunk,
+    SnapshotHead,
     SnapshotRequest,
     Superseded,
     SyncAnswer,
@@ -259,6 +260,13 @@ class Engine:
         for chunk in chunks:
             if isinstance(chunk, Duplicate | Superseded | Install | Limit):
                 return self._no_snapshot(request, chunk, new_epoch)
+            if (
+                isinstance(chunk, SnapshotHead)
+                and chunk.resumed
+                and request.resume != staging.resume
+            ):
+                # Another answer was faster: what this one goes on from is not there any more.
+                return nothing_taken(Next(again=True, rebase=True, new_epoch=new_epoch))
             with self.lock:
                 if staging.take(chunk):
                     taken = self._start_from(request, staging, new_epoch)
