@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from tests.postgres.twin import Twin
@@ -16,12 +17,16 @@ from synchrotron.testing.simulation.dice import Dice
 from synchrotron.testing.simulation.trial import Trial
 from synchrotron.testing.simulation.world import Cast
 
-READONLY = "".join(
-    f"CREATE POLICY only_notes_{table}_{command} ON {table} AS RESTRICTIVE FOR {command} "
-    f"{clause} (synchrotron.user_id() <> '%s');"
-    for table in ("item", "sale", "label")
-    for command, clause in (("INSERT", "WITH CHECK"), ("UPDATE", "USING"), ("DELETE", "USING"))
-)
+
+def notes_only(user: str, tables: Iterable[str]) -> str:
+    """Policies for what `Trial` says in Python: this user writes nothing but notes."""
+    return "".join(
+        f"CREATE POLICY notes_only_{table}_{command} ON {table} AS RESTRICTIVE FOR {command} "
+        f"{clause} (synchrotron.user_id() <> '{user}');"
+        for table in tables
+        if table != "note"
+        for command, clause in (("INSERT", "WITH CHECK"), ("UPDATE", "USING"), ("DELETE", "USING"))
+    )
 
 
 class TwinTrial(Trial):
@@ -33,8 +38,9 @@ class TwinTrial(Trial):
 
     def cast(self, dice: Dice) -> Cast:
         cast = super().cast(dice)
-        # What `Trial` says in Python: the last user writes nothing but notes.
-        policies = READONLY.replace("%s", cast.users[-1]) if cast.policy is not None else ""
+        policies = ""
+        if cast.policy is not None:
+            policies = notes_only(cast.users[-1], cast.app.schema.tables)
 
         def make_server(*args: Any, **options: Any) -> Twin:
             self.twins.append(Twin(*args, policies=policies, **options))
