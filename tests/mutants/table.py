@@ -3,6 +3,11 @@
 A mutant is an exact replacement. One whose text is no longer there, or is there twice, is
 an error: the rule has moved, and its fault must move along. `seed` is one that is known
 to notice, which the tests play; None where finding one takes a longer hunt.
+
+Not here are rules that no history has been seen to need, so far: that an unsent correction
+of its own gives an action standing; that an older known patch does not replace a newer one
+(two other rules see to that); that a patch passes over a row of another audience (S9); that
+a parent which may be hidden is not one that is missing (A9). Tests of their own hold them.
 """
 
 from __future__ import annotations
@@ -47,12 +52,6 @@ MUTANTS = (
         seed=1,
     ),
     Mutant(
-        "standing does not ask for an unsent correction of the action's own",
-        "core/correction.py",
-        "if may_correct and (unsent or before.gives_standing_over(known.basis)):",
-        "if may_correct and before.gives_standing_over(known.basis):",
-    ),
-    Mutant(
         "a pending action before gives no standing",
         "replica/revision.py",
         "before = before.then(entry.newest, unsettled=entry.pending or entry.unsent)",
@@ -65,13 +64,6 @@ MUTANTS = (
         "if effect.known is not None and effect.known.seq >= known.seq:",
         "if effect.known is not None:",
         seed=4,
-    ),
-    Mutant(
-        "an older known patch replaces a newer one",
-        "replica/exchange.py",
-        "        if effect.known is not None and effect.known.seq >= known.seq:\n"
-        "            return False\n",
-        "",
     ),
     Mutant(
         "S5: a denied correction is sent again",
@@ -110,25 +102,11 @@ MUTANTS = (
         seed=15,
     ),
     Mutant(
-        "S9: a patch applies to a row of another audience",
-        "store/rows.py",
-        "            if found is not None and found[1] != target.audience:\n"
-        "                continue\n",
-        "",
-    ),
-    Mutant(
         "S10: a replica corrects an action whose code it lacks",
         "replica/revision.py",
         "            return Attempt({}, may_correct=False)\n        try:",
         "            return Attempt({})\n        try:",
         seed=49,
-    ),
-    Mutant(
-        "A9: a hidden parent counts as a missing one",
-        "replica/revision.py",
-        "                if not known:\n"
-        "                    return Attempt({}, may_correct=False)\n",
-        "",
     ),
     Mutant(
         "S1: an answer is taken in in parts",

@@ -5,7 +5,9 @@ import pytest
 from tests.replica.shop import add, buy, create_counter, put_on_sale
 
 from synchrotron.core.clock import order_key, tick, timestamp_of
-from synchrotron.core.messages import Duplicate, Ok
+from synchrotron.core.ids import Seq
+from synchrotron.core.messages import Duplicate, Event, Ok, known_patch
+from synchrotron.core.patches import Known, update
 from synchrotron.errors import Offline, ProtocolError
 
 
@@ -336,3 +338,28 @@ def test_a_message_that_the_protocol_does_not_allow_leaves_everything_queued(wor
     a.sync()
     assert run.outcome.state == "accepted"
     world.settle(stranger)
+
+
+@pytest.mark.spec("S3")
+def test_an_older_patch_never_replaces_a_newer_one(world, counts, halves):
+    """A correction is known; then a download tells of the action as it was before."""
+    a, b, engine, send = halves
+    b.run(add, id="x", by=10)
+    a.run(add, id="x", by=1)
+    a.sync()
+    b.sync()  # corrects what Alice's did
+    world.settle(a, b)
+    [before] = [e for e in engine.store.log.all() if e.record.args.get("by") == 1]
+    request = engine.ask()
+    answer = send(request)
+    events = [
+        Event(record, seq, [known_patch(t, Known(update({"n": 1}), Seq(2), Seq(2))) for t in known])
+        for record, seq, known in world.server.log()
+        if record.id == before.record.id
+    ]
+    download = msgspec.structs.replace(answer.download, events=events)
+
+    engine.take(request, msgspec.structs.replace(answer, download=download))
+
+    assert counts(a) == counts(world.server) == {"x": 11}
+    assert engine.ask().corrections == [], "what the server has is known"

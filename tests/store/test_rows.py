@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from synchrotron import App, Context, Replica
+from synchrotron.core.ids import Audience
+from synchrotron.core.patches import DELETE, Patch, Target, insert, update
 from synchrotron.errors import ForeignKeyError
 from synchrotron.testing.memory_server import MemoryServer
 
@@ -238,3 +240,17 @@ def test_a_hidden_parent_hides_no_foreign_key_error(
     with pytest.raises(ForeignKeyError, match="nowhere"):
         do(house.bob, *statements)
     assert house.agrees()
+
+
+# ---- audiences -----------------------------------------------------------------------
+
+
+@pytest.mark.spec("S9")
+@pytest.mark.parametrize("patch", [DELETE, update({"bed": 7}), insert({"id": "a", "bed": 7})])
+def test_a_patch_passes_over_a_row_of_another_audience(house: House, do: Do, patch: Patch) -> None:
+    do(house.alice, "INSERT INTO guest (id, bed) VALUES ('a', 1)")
+    before = house.guests(house.alice)
+    rows = house.alice._engine.store.rows
+    with rows.unchecked():
+        assert rows.apply({Target("guest", ("a",), Audience("h1")): patch}) == {}
+    assert house.guests(house.alice) == before
