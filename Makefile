@@ -12,7 +12,7 @@ ARGS   =
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-all lint sim crashes bench wheel clean
+.PHONY: help demo test test-slow test-all lint sim crashes bench wheel clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -22,8 +22,11 @@ help:  ## print this help
 demo: $(VENV)/package  ## three replicas that edit offline, conflict and agree
 	@$(BIN)/synchrotron demo
 
-test: $(VENV)/dev  ## every test, on the newest Python of this machine
-	$(BIN)/python -m pytest -n auto $(ARGS)
+test: $(VENV)/dev  ## the tests, but for the slow ones, on the newest Python of this machine
+	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/dev  ## the slow ones: processes that are killed, faults that are planted, fleets
+	$(BIN)/python -m pytest -n auto -m slow $(ARGS)
 
 test-all:  ## every test, on every supported Python of this machine
 	@set -e; pythons=$$(.ci/interpreters); for python in $$pythons; do \

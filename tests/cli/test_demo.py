@@ -78,6 +78,7 @@ def test_the_demo_is_the_same_every_time(output: str) -> None:
     assert command("demo", "--in-memory").stdout == output
 
 
+@pytest.mark.slow
 def test_on_postgresql_with_everything_in_processes_of_its_own_it_is_the_same(output: str) -> None:
     done = command("demo", "--database", cluster())
     assert (done.returncode, done.stderr) == (0, "")

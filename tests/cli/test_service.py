@@ -26,6 +26,8 @@ from synchrotron.cli import command as commands
 from synchrotron.client.token import user_of
 from synchrotron.server.settings import PREFIX, Options, Settings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 
 

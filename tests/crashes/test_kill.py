@@ -13,6 +13,8 @@ from tests.crashes.lives import ROOT, live_and_die
 from tests.mutants.hunt import plant
 from tests.mutants.table import Mutant
 
+pytestmark = pytest.mark.slow
+
 LIVES = int(os.environ.get("SYNCHROTRON_LIVES", "60"))
 
 

@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from growing import play, random_steps
 from planting import assert_noticed, plant
 
+pytestmark = pytest.mark.slow
+
 NUMBER = st.integers(0, 59)
 STEPS = st.lists(st.tuples(st.integers(0, 99), NUMBER, NUMBER, NUMBER), max_size=40)
 

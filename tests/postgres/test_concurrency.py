@@ -21,6 +21,8 @@ from synchrotron.core.canonical import decode
 from synchrotron.core.records import ActionRecord
 from synchrotron.testing.oracle import SerialOracle, tables_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 AUDIT = """
     CREATE TABLE audit (seq bigint PRIMARY KEY, items json, sales json);

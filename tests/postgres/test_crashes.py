@@ -22,6 +22,8 @@ from synchrotron.server.embedded import EmbeddedPostgres
 from synchrotron.server.install import install
 from synchrotron.testing.oracle import serial_tables, tables_of
 
+pytestmark = pytest.mark.slow
+
 DEATHS = int(os.environ.get("SYNCHROTRON_DEATHS", "4"))
 PROGRESS_S_MAX = 60
 SEED = int(os.environ["SYNCHROTRON_SEED"])

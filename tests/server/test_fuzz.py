@@ -25,6 +25,8 @@ from synchrotron.core.messages import Resume, encode
 from synchrotron.testing import MemoryServer
 from synchrotron.wire.formats import JSON, MESSAGEPACK
 
+pytestmark = pytest.mark.slow
+
 EVERYONE = {"alice": {"all"}, "bob": {"all"}}
 FUZZ = settings(max_examples=max(EXAMPLES, 10) * 2)
 

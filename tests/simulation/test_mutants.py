@@ -14,6 +14,7 @@ import synchrotron
 KNOWN = [mutant for mutant in MUTANTS if mutant.seed is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", KNOWN, ids=lambda mutant: mutant.rule)
 def test_a_planted_fault_is_noticed(mutant: Mutant) -> None:
     found = hunt(mutant, seeds_for(mutant))
