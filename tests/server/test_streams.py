@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from tests.replica import shop
-from tests.replica.shop import create_counter
+from tests.replica.shop import create_counter, give_badge
 from tests.server.running import SECRET, Running, ask, eventually, free_port, running, token
 
 from synchrotron.core.messages import encode
@@ -154,7 +154,7 @@ def wish_of(memory: MemoryServer, rows: int) -> bytes:
     """A request for a snapshot of so many long rows."""
     with shop.app.open(":memory:", transport=memory.connect("alice")) as replica:
         for i in range(rows):
-            replica.run(create_counter, id=f"{i}" + "".join(map(chr, range(33, 127))) * 300)
+            replica.run(give_badge, name=f"{i}" + "".join(map(chr, range(33, 127))) * 300)
         replica.sync()
     with shop.app.open(":memory:", user="bob") as replica:
         return encode(replica._engine.ask_snapshot())
