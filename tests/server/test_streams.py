@@ -36,9 +36,9 @@ def events(served: Running, user: str = "alice", **claims: Any) -> Iterator[Iter
         yield (line.decode().strip() for line in response)
 
 
-def commit(memory: MemoryServer, user: str, id: str) -> None:
+def commit(memory: MemoryServer, user: str, id: str, scope: str = "all") -> None:
     with shop.app.open(":memory:", transport=memory.connect(user)) as replica:
-        replica.run(create_counter, id=id)
+        replica.run(create_counter, id=id, scope=scope)
         replica.sync()
 
 
@@ -54,9 +54,10 @@ def test_a_stream_begins_with_the_horizon_and_tells_each_commit_that_the_user_ca
         assert (data(lines), data(strangers)) == ('data: {"horizon":1}',) * 2
         commit(memory, "bob", "x")
         assert data(lines) == 'data: {"horizon":2}'
-        memory.audiences["carol"].add("all")
-        commit(memory, "bob", "y")
-        assert data(lines) == data(strangers) == 'data: {"horizon":3}'
+        commit(memory, "carol", "y", scope="other")
+        assert data(strangers) == 'data: {"horizon":3}', "of the second she was not told"
+        commit(memory, "bob", "z")
+        assert data(lines) == 'data: {"horizon":4}', "nor he of the third"
 
 
 def test_a_stream_ends_with_its_token(served: Running) -> None:
