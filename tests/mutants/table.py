@@ -6,21 +6,15 @@ to notice, which the tests play; None where finding one takes a longer hunt.
 
 Not here are rules that no history has been seen to need, so far: that an unsent correction
 of its own gives an action standing; that an older known patch does not replace a newer one
-(two other rules see to that); that a patch passes over a row of another audience (S9); that
-a parent which may be hidden is not one that is missing (A9). Tests of their own hold them.
+(two other rules see to that); that a patch passes over a row of another audience (S9), and a
+row key is in one audience at every place in history; that a parent which may be hidden is not
+one that is missing (A9); that what was sent without an answer is not stamped anew (O4); that
+seqs rise with history within an upload (H2). Tests of their own hold them.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
-
-class Edit(NamedTuple):
-    """An exact replacement."""
-
-    file: str
-    right: str
-    wrong: str
 
 
 class Mutant(NamedTuple):
@@ -30,8 +24,6 @@ class Mutant(NamedTuple):
     file: str
     right: str
     wrong: str
-    also: tuple[Edit, ...] = ()
-    """Where a second rule makes good what the first one spoils: that one is left out too."""
     seed: int | None = None
 
 
@@ -42,7 +34,7 @@ MUTANTS = (
         "core/correction.py",
         "return self.unsettled or self.newest > basis",
         "return False",
-        seed=0,
+        seed=3,
     ),
     Mutant(
         "always standing",
@@ -56,21 +48,21 @@ MUTANTS = (
         "replica/revision.py",
         "before = before.then(entry.newest, unsettled=entry.pending or entry.unsent)",
         "before = before.then(entry.newest, unsettled=entry.unsent)",
-        seed=26,
+        seed=3,
     ),
     Mutant(
         "S3: what came first stays, corrections do not replace it",
         "replica/exchange.py",
         "if effect.known is not None and effect.known.seq >= known.seq:",
         "if effect.known is not None:",
-        seed=4,
+        seed=1,
     ),
     Mutant(
         "S5: a denied correction is sent again",
         "replica/exchange.py",
         "        effect.denied = True\n",
         "",
-        seed=8,
+        seed=13,
     ),
     # ---- undo and replay ---------------------------------------------------------------
     Mutant(
@@ -85,7 +77,7 @@ MUTANTS = (
         "replica/revision.py",
         "            entries.sort(key=_key)\n",
         "",
-        seed=0,
+        seed=2,
     ),
     Mutant(
         "a late action fast-forwards",
@@ -99,21 +91,21 @@ MUTANTS = (
         "replica/revision.py",
         "visible=target.audience in self.state.audiences",
         "visible=True",
-        seed=15,
+        seed=12,
     ),
     Mutant(
         "S10: a replica corrects an action whose code it lacks",
         "replica/revision.py",
         "            return Attempt({}, may_correct=False)\n        try:",
         "            return Attempt({})\n        try:",
-        seed=49,
+        seed=26,
     ),
     Mutant(
         "S1: an answer is taken in in parts",
         "store/database.py",
         '                self._execute("ROLLBACK")\n        self._database',
         '                self._execute("COMMIT")\n        self._database',
-        seed=0,
+        seed=4,
     ),
     # ---- taking answers in -------------------------------------------------------------
     Mutant(
@@ -128,21 +120,6 @@ MUTANTS = (
         "    return exchange.client_id == state.client_id and exchange.token in state.tokens",
         "    return True",
         seed=0,
-    ),
-    Mutant(
-        "O4: what was sent without an answer is stamped anew",
-        "replica/exchange.py",
-        "        if any(entry.sent_in is not None for entry in pending):\n"
-        "            return Next(again=True, upload=False)\n",
-        "",
-        (
-            Edit(
-                "replica/exchange.py",
-                "                if accepted.order_key != entry.key:\n"
-                "                    self.revision.move(entry, accepted.order_key)\n",
-                "",
-            ),
-        ),
     ),
     Mutant(
         "F6: who leaves an audience keeps its rows",
@@ -239,22 +216,10 @@ MUTANTS = (
         "        if added is not None:",
     ),
     Mutant(
-        "S9: a row key lives in two audiences for a while",
-        "testing/uploads.py",
-        "            if self._state.is_split(row):",
-        "            if False:",
-    ),
-    Mutant(
         "H7: patches of other audiences are sent along",
         "testing/membership.py",
         "        return {t: p for t, p in action.patches.items() if t.audience in self.audiences}",
         "        return dict(action.patches)",
-    ),
-    Mutant(
-        "H2: an upload's seqs do not rise with history",
-        "testing/server_state.py",
-        "        for id, target in sorted(self.staged, key=self._place):",
-        "        for id, target in sorted(self.staged, key=self._place, reverse=True):",
     ),
     Mutant(
         "F1: a snapshot leaves out what was pruned",
