@@ -65,13 +65,21 @@ def document() -> dict[str, Any]:
 
 
 def _tidy(value: Any) -> Any:
-    """Descriptions without the indentation of docstrings, which Python keeps before 3.13."""
-    if isinstance(value, dict):
-        return {
-            name: cleandoc(item) if name == "description" and isinstance(item, str) else _tidy(item)
-            for name, item in value.items()
-        }
-    return [_tidy(item) for item in value] if isinstance(value, list) else value
+    """The same document on every Python and msgspec.
+
+    Descriptions keep the indentation of docstrings before Python 3.13, and in which order
+    alternatives come is another version's choice.
+    """
+    if isinstance(value, list):
+        return [_tidy(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tidy = {name: _tidy(item) for name, item in value.items()}
+    if isinstance(description := tidy.get("description"), str):
+        tidy["description"] = cleandoc(description)
+    if "anyOf" in tidy:
+        tidy["anyOf"] = sorted(tidy["anyOf"], key=msgspec.json.encode)
+    return tidy
 
 
 def _body(description: str, schema: Any, *formats: str) -> dict[str, Any]:

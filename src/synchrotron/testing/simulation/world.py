@@ -35,7 +35,8 @@ from synchrotron.testing.simulation.violation import Violation
 
 SKEWS_MS = (0, 0, 3, -3, 40, -40, 900, -900, 5_000, -20_000, 90_000, -90_000, 3_600_000, 150_000)
 KINDS = ("phone", "laptop", "tablet", "desktop", "watch", "spare")
-ROUNDS_MAX = 60
+ROUNDS_MAX = 120
+"""More than a lease lasts, at the longest wait between two requests."""
 MORE_DEVICES_MAX = 3
 
 
