@@ -502,3 +502,29 @@ def test_what_was_parked_is_accepted_where_the_snapshot_says_so(make_world):
 
     assert run.outcome.state == "accepted"
     assert len(world.server.history) == 2
+
+
+@pytest.mark.spec("F4")
+def test_a_snapshot_that_an_upload_overtook_is_asked_for_again(world, counts):
+    """What was sent after it was asked for may be stored under a key below its floor."""
+    a, b = world.synced("alice"), world.synced("bob")
+    a.run(create_counter, id="x")
+    world.settle(a, b)
+    run = a.run(add, id="x", by=1)
+    world.clock.now_ms += 10
+    b.run(create_counter, id="y")
+    b.sync()
+    a._engine.take(request := a._engine.ask(), world.server.sync("alice", request))
+    engine, server = a._engine, world.server
+    wish = engine.ask_snapshot()
+    chunks = server.snapshot("alice", wish)
+    upload = engine.ask()
+    answer = server.sync("alice", upload)
+
+    taken = engine.take_snapshot(wish, chunks)
+
+    assert (taken.report.rebased, taken.next.rebase) == (0, True)
+    engine.take(upload, answer)
+    assert run.outcome.state == "accepted"
+    world.settle(a, b)
+    assert counts(a) == counts(b) == counts(server) == {"x": 1, "y": 0}

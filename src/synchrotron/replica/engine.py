@@ -280,6 +280,9 @@ class Engine:
         with self._changing_state() as state:
             if not is_answer_to(state, request.exchange):
                 return nothing_taken(Next(again=True))
+            if state.tokens[-1] != request.exchange.token:
+                # What was sent since may be stored by now, under a key below this floor (F4).
+                return nothing_taken(Next(again=True, rebase=True, new_epoch=new_epoch))
             settle_tokens(state, request.exchange)
             assert staging.head is not None
             skew_ms = self._compare_clocks(state, request.exchange, staging.head.now_ms)
