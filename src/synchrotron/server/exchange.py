@@ -17,7 +17,6 @@ exception, as for a message that the protocol does not allow, leaves nothing at 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from synchrotron.app.types import formless_text
@@ -25,7 +24,6 @@ from synchrotron.core.canonical import decode
 from synchrotron.core.clock import FIRST, OrderKey, timestamp_of
 from synchrotron.core.ids import ActionId, Audience, Entropy, Seq
 from synchrotron.core.messages import (
-    PROTOCOL,
     Accepted,
     Answer,
     Behind,
@@ -58,6 +56,7 @@ from synchrotron.server.clients import Client
 from synchrotron.server.database import Again, Connection, Query, fetch, fetch_all, fetch_one
 from synchrotron.server.download import Downloads, Viewer
 from synchrotron.server.fates import Fates, read_fates
+from synchrotron.server.form import offers_of, require_order, require_protocol
 from synchrotron.server.gate import Gate, is_behind
 from synchrotron.server.history import History
 from synchrotron.server.installed import Installed
@@ -569,25 +568,3 @@ def _corrected(
     for i, c in enumerate(corrections):
         seq = None if i in judgement.denied else numbered.corrections[judgement.place(i)]
         yield Corrected(c.action_id, c.patch.table, c.patch.key, c.patch.audience, seq)
-
-
-def offers_of(request: SyncRequest) -> list[Offer]:
-    return [Offer(s.record.id, s.record.seed, s.formerly) for s in request.actions]
-
-
-def require_protocol(protocol: int) -> None:
-    """Raises `ProtocolError`."""
-    if protocol != PROTOCOL:
-        raise ProtocolError(
-            f"the replica speaks protocol {protocol} and this server {PROTOCOL}: upgrade the older"
-        )
-
-
-def require_order(actions: Sequence[SentAction]) -> None:
-    """The actions of an upload come in order, each once (H1). Raises `ProtocolError`."""
-    records = [sent.record for sent in actions]
-    for one, next in pairwise(records):
-        if next.order_key <= one.order_key:
-            raise ProtocolError(f"{next.id} is sent after {one.id}, but not ordered after it")
-    if len({record.id for record in records}) < len(records):
-        raise ProtocolError("an action is sent twice in one upload")

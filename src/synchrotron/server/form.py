@@ -1,14 +1,40 @@
-"""The form of a patch: what its table prescribes, whatever rows and rights there are."""
+"""The form of requests and patches: what protocol and table prescribe, whatever the rights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from synchrotron.app.schema import Column, Schema, Table
 from synchrotron.app.types import formless_text
 from synchrotron.core.canonical import canonical
-from synchrotron.core.messages import RowPatch
+from synchrotron.core.messages import PROTOCOL, Offer, RowPatch, SentAction, SyncRequest
 from synchrotron.core.records import ActionRecord
+from synchrotron.errors import ProtocolError
+
+
+def offers_of(request: SyncRequest) -> list[Offer]:
+    return [Offer(s.record.id, s.record.seed, s.formerly) for s in request.actions]
+
+
+def require_protocol(protocol: int) -> None:
+    """Raises `ProtocolError`."""
+    if protocol != PROTOCOL:
+        raise ProtocolError(
+            f"the replica speaks protocol {protocol} and this server {PROTOCOL}: upgrade the older"
+        )
+
+
+def require_order(actions: Sequence[SentAction]) -> None:
+    """The actions of an upload come in order, each once (H1). Raises `ProtocolError`."""
+    records = [sent.record for sent in actions]
+    for one, next in pairwise(records):
+        if next.order_key <= one.order_key:
+            raise ProtocolError(f"{next.id} is sent after {one.id}, but not ordered after it")
+    if len({record.id for record in records}) < len(records):
+        raise ProtocolError("an action is sent twice in one upload")
+
 
 INDEXED_BYTES_MAX = 2_000
 """Keys and audiences are indexed, and an entry of PostgreSQL's indexes holds 2,704 bytes."""

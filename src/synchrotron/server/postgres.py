@@ -32,9 +32,9 @@ from synchrotron.server.exchange import (
     ExchangeTransaction,
     NewlyInstalled,
     NothingKept,
-    require_protocol,
     standing,
 )
+from synchrotron.server.form import require_protocol
 from synchrotron.server.installed import Installed, read_installed
 from synchrotron.server.notify import Commits, set_user
 from synchrotron.server.retention import keep_pruned, prune

@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from synchrotron.core.clock import FIRST, timestamp_of
 from synchrotron.core.ids import ActionId, ClientId, Entropy, Seq, split_action_id
 from synchrotron.core.messages import (
-    PROTOCOL,
     Accepted,
     Answer,
     Behind,
@@ -37,7 +35,6 @@ from synchrotron.core.messages import (
     Ok,
     Rebase,
     Resume,
-    SentAction,
     SnapshotChunk,
     SnapshotEnd,
     SnapshotHead,
@@ -51,6 +48,7 @@ from synchrotron.core.messages import (
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 from synchrotron.server.clients import Client
+from synchrotron.server.form import offers_of, require_order, require_protocol
 from synchrotron.server.parts import Parts, with_part
 from synchrotron.testing.downloads import Downloads
 from synchrotron.testing.gate import Gate
@@ -137,7 +135,7 @@ class Exchanges:
     # ---- the two requests ---------------------------------------------------------
 
     def _sync(self, user: str, request: SyncRequest) -> SyncAnswer:
-        _require_protocol(request.protocol)
+        require_protocol(request.protocol)
         if request.parts == 1:
             return self._judge(user, request)
         kept = self._keep_part(user, request)
@@ -147,7 +145,7 @@ class Exchanges:
         self, user: str, request: SyncRequest
     ) -> Parts | Staged | Duplicate | Superseded:
         """Keep one part of an upload, which advances nothing; give the parts that are whole."""
-        id, offers = request.exchange.client_id, _offers(request)
+        id, offers = request.exchange.client_id, offers_of(request)
         foreign = self._is_foreign(request)
         if refusal := self._recognise(user, request.exchange, offers, foreign=foreign):
             return refusal
@@ -159,9 +157,9 @@ class Exchanges:
 
     def _judge(self, user: str, request: SyncRequest) -> SyncAnswer:
         exchange, question = request.exchange, request.question
-        _require_order(request.actions)
+        require_order(request.actions)
         foreign = self._is_foreign(request)
-        offers = _offers(request)
+        offers = offers_of(request)
         if refusal := self._recognise(user, exchange, offers, foreign=foreign):
             return refusal
         self._advance(user, exchange)
@@ -184,7 +182,7 @@ class Exchanges:
         return answer
 
     def _snapshot(self, user: str, request: SnapshotRequest) -> list[SnapshotChunk]:
-        _require_protocol(request.protocol)
+        require_protocol(request.protocol)
         client, offers = request.exchange.client_id, request.offers
         if refusal := self._recognise(user, request.exchange, offers, foreign=False):
             return [refusal]
@@ -363,24 +361,3 @@ class Exchanges:
         return ahead_ms > self._settings.max_clock_drift_ms or (
             backdate is not None and -ahead_ms > backdate
         )
-
-
-def _offers(request: SyncRequest) -> list[Offer]:
-    return [Offer(s.record.id, s.record.seed, s.formerly) for s in request.actions]
-
-
-def _require_protocol(protocol: int) -> None:
-    if protocol != PROTOCOL:
-        raise ProtocolError(
-            f"the replica speaks protocol {protocol} and this server {PROTOCOL}: upgrade the older"
-        )
-
-
-def _require_order(actions: Sequence[SentAction]) -> None:
-    """The actions of an upload come in order, each once (H1)."""
-    records = [sent.record for sent in actions]
-    for one, next in pairwise(records):
-        if next.order_key <= one.order_key:
-            raise ProtocolError(f"{next.id} is sent after {one.id}, but not ordered after it")
-    if len({record.id for record in records}) < len(records):
-        raise ProtocolError("an action is sent twice in one upload")
