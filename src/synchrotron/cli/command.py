@@ -325,18 +325,32 @@ def serve(
 
 @command(
     SERVE,
+    "synchrotron token --user alice --dev todo:app",
     "SYNCHROTRON_JWT_SECRET=… synchrotron token --user alice --days 30",
 )
 def token(
     user: Annotated[str, typer.Option(help="Whose token it is: the `sub` claim.")],
+    dev: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:APP",
+            help="For the server that `synchrotron dev MODULE:APP` started in this folder.",
+        ),
+    ] = None,
     jwt_secret: Annotated[
         str | None,
         typer.Option(envvar="SYNCHROTRON_JWT_SECRET", help="The secret that the server has."),
     ] = None,
     days: Annotated[float, typer.Option(help="How long it is valid.")] = 1,
 ) -> None:
-    """Print a signed token, for development."""
-    raise typer.Exit(with_server_extra("make_token", user=user, secret=jwt_secret, days=days))
+    """Print a signed token, and nothing else, for development.
+
+    In production, tokens come from whatever signs your users in. Ends with 0, or with 1 and what
+    is missing.
+    """
+    raise typer.Exit(
+        with_server_extra("make_token", user=user, secret=jwt_secret, days=days, app=dev)
+    )
 
 
 @command(
