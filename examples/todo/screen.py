@@ -129,6 +129,10 @@ class TodoApp(App[None]):
             return self.offline.is_set() == (action == "go_online")
         return True
 
+    async def action_quit(self) -> None:
+        self.workers.cancel_all()  # no live query shows anything while the screen closes
+        self.exit()
+
     # ---- live queries drive the screen -------------------------------------------------------
 
     @work(group="projects")
@@ -182,6 +186,8 @@ class TodoApp(App[None]):
     # ---- what the replica tells --------------------------------------------------------------
 
     def on_happened(self, event: Happened) -> None:
+        if not self.is_running:
+            return  # the screen is closing
         what = event.what
         if not isinstance(what, str):
             self.tell_news()
