@@ -80,7 +80,7 @@ def on_a_screen(
 
         async def play() -> None:
             app = screen.TodoApp(alice, "alice", offline=offline)
-            async with app.run_test(size=(100, 30)):
+            async with app.run_test(size=(100, 24)):
                 await use(Screen(app), alice, bob)
 
         asyncio.run(play())

@@ -180,7 +180,8 @@ def _tell_how(console: Console, reference: str, url: str, database: str, secret:
         f"more       synchrotron token --dev {reference} --user carol",
         "",
         f"from {module} import {name}",
-        f'replica = {name}.open("alice.db", server="{url}", token="…")',
+        f'replica = {name}.open("alice.db", server="{url}", token="…", strict=True)',
+        "# strict: an action that reaches for the clock, chance or the network is refused, by line",
     ]
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)

@@ -15,7 +15,7 @@ import msgspec
 
 from synchrotron.app.definition import Definition
 from synchrotron.app.schema import Image, Table
-from synchrotron.core.clock import timestamp_of, to_datetime
+from synchrotron.core.clock import span, timestamp_of, to_datetime
 from synchrotron.core.ids import Audience, split_action_id
 from synchrotron.core.patches import RowKey
 from synchrotron.errors import FileError
@@ -203,7 +203,7 @@ def check_clock(file: ReplicaFile, now_ms: int) -> Iterator[Finding]:
     offset_ms = state.clock_offset_ms
     if abs(offset_ms) > SKEW_MS_MAX:
         yield notice(
-            f"the server said that this machine's clock is {_span(-offset_ms)}; the replica allows "
+            f"the server said that this machine's clock is {_off(-offset_ms)}; the replica allows "
             "for it",
             "set the clock (NTP), and sync",
         )
@@ -212,22 +212,14 @@ def check_clock(file: ReplicaFile, now_ms: int) -> Iterator[Finding]:
     if ahead_ms > AHEAD_MS_MAX:
         yield notice(
             f"the newest action is of {to_datetime(newest_ms):%Y-%m-%d %H:%M} UTC, "
-            f"{_length(ahead_ms)} after what this machine's clock says",
+            f"{span(ahead_ms)} after what this machine's clock says",
             "set the clock (NTP): here if it is slow, or where that action ran; until the time "
             "has come, actions of this replica are sorted right behind it, and may wait",
         )
 
 
-def _span(ms: int) -> str:
-    return f"{_length(abs(ms))} {'fast' if ms > 0 else 'slow'}"
-
-
-def _length(ms: int) -> str:
-    """`3.2 s`, `5 min`, `26 h`."""
-    for unit, size in (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000)):
-        if ms >= 2 * size:
-            return f"{ms / size:.0f} {unit}"
-    return f"{ms / 1000:.1f} s"
+def _off(ms: int) -> str:
+    return f"{span(abs(ms))} {'fast' if ms > 0 else 'slow'}"
 
 
 def _count(n: int, one: str, many: str) -> str:
