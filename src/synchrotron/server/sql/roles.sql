@@ -8,13 +8,10 @@
 DO $roles$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'synchrotron_owner') THEN
-        CREATE ROLE synchrotron_owner NOLOGIN NOSUPERUSER NOBYPASSRLS;
+        CREATE ROLE synchrotron_owner NOLOGIN;
     END IF;
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'synchrotron_server') THEN
-        CREATE ROLE synchrotron_server NOLOGIN NOSUPERUSER NOBYPASSRLS;
-    END IF;
-    IF NOT pg_catalog.pg_has_role(current_user, 'synchrotron_owner', 'MEMBER') THEN
-        EXECUTE pg_catalog.format('GRANT synchrotron_owner TO %I', current_user);
+        CREATE ROLE synchrotron_server NOLOGIN;
     END IF;
 END
 $roles$;
