@@ -5,7 +5,9 @@ nobody works beside it: there the roles are put aside meanwhile.
 """
 
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -19,6 +21,10 @@ from synchrotron.server.install import install
 
 GIVEN = os.environ.get("SYNCHROTRON_TEST_DATABASE")
 IS_ALONE = "PYTEST_XDIST_WORKER" not in os.environ
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 OURS = ("synchrotron_owner", "synchrotron_server")
 
 
@@ -79,6 +85,18 @@ def test_the_databases_owner_who_may_make_roles_installs_repeatedly_and_adopts(
         alice.sync()
         assert outcome.outcome.state == "accepted"
     server.close()
+
+
+def test_installations_into_two_databases_at_once_both_find_the_roles(admin: str) -> None:
+    theirs = make_conninfo(admin, dbname="theirs")
+    with psycopg.connect(admin) as other, ThreadPoolExecutor() as pool:
+        other.execute("CREATE ROLE synchrotron_owner NOLOGIN")
+        installing = pool.submit(install, make_app(), theirs)
+        while run(theirs, WAITING) != [(1,)]:
+            assert not installing.done()
+            time.sleep(0.01)
+        other.commit()
+        assert installing.result().tables == ["project", "project_member", "todo"]
 
 
 @pytest.mark.parametrize("has_roles", [False, True])

@@ -34,8 +34,8 @@ def take_roles(connection: Connection[Any]) -> Login:
 
     Raises `InstallationError`.
     """
-    # Roles belong to the cluster: two installations at once would both make them.
-    connection.execute("SELECT pg_advisory_xact_lock(hashtext('synchrotron roles'))")
+    # Two installations into one database come one after another.
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('synchrotron installation'))")
     login = Login(
         *_row(
             connection,
@@ -109,8 +109,10 @@ def _ensure(
     try:
         with connection.transaction():
             connection.execute(grant.encode())
-    except errors.InsufficientPrivilege:
-        pass  # said below, as where PostgreSQL only warns that nothing was granted
+    except (errors.InsufficientPrivilege, errors.UniqueViolation, errors.InternalError):
+        # Said below, as where PostgreSQL only warns that nothing was granted; or another
+        # installation in this cluster was granted the same at the same moment.
+        pass
     if not _holds(connection, condition):
         [user] = _row(connection, "SELECT current_user")
         raise InstallationError(
