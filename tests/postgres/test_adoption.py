@@ -1,4 +1,4 @@
-"""Tables that were there before become the application's, and their rows the floor (F1)."""
+"""Tables that were there before become the application's, and their rows the floor (F7)."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
@@ -102,7 +102,7 @@ def test_without_adopt_a_table_that_exists_is_an_error_that_names_it(filled: str
     assert catalogue(filled) == before
 
 
-@pytest.mark.spec("F1", "S8")
+@pytest.mark.spec("F1", "F7", "S8")
 def test_replicas_start_with_the_adopted_rows_of_their_audiences(
     filled: str, serve: Callable[[str], Served]
 ) -> None:
@@ -117,7 +117,7 @@ def test_replicas_start_with_the_adopted_rows_of_their_audiences(
     ]
 
 
-@pytest.mark.spec("S7", "H5", "F5")
+@pytest.mark.spec("S7", "H5", "F5", "F7")
 def test_adopted_rows_are_edited_replayed_and_pruned_like_any(
     filled: str, serve: Callable[[str], Served]
 ) -> None:
@@ -140,7 +140,7 @@ def test_adopted_rows_are_edited_replayed_and_pruned_like_any(
     assert ids(open_for(server, "bob")) == ["t1"]
 
 
-@pytest.mark.spec("H7a")
+@pytest.mark.spec("H7a", "F7")
 def test_nobody_can_move_into_an_adopted_audience_without_members(
     filled: str, serve: Callable[[str], Served]
 ) -> None:
@@ -180,7 +180,7 @@ def test_the_tables_get_what_the_schema_has_besides(filled: str) -> None:
             execute(filled, "UPDATE todo SET owner = %s", value)
 
 
-@pytest.mark.spec("S11", "F3")
+@pytest.mark.spec("S11", "F3", "F7")
 def test_a_table_is_adopted_by_a_later_migration_and_replicas_start_anew(
     database: str, serve: Callable[[str], Served], tmp_path: Path
 ) -> None:
@@ -233,7 +233,7 @@ def things(database: str) -> str:
     return database
 
 
-@pytest.mark.spec("A5")
+@pytest.mark.spec("A5", "F7")
 def test_values_of_every_type_are_taken_in_their_form(
     things: str, serve: Callable[[str], Served]
 ) -> None:
@@ -263,7 +263,7 @@ def test_values_of_every_type_are_taken_in_their_form(
     )
 
 
-@pytest.mark.spec("A5")
+@pytest.mark.spec("A5", "F7")
 @pytest.mark.parametrize(
     ("column", "value"),
     [

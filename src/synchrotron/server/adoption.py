@@ -5,7 +5,7 @@ itself: the schema is made once more beside them, and the two catalogues are com
 loses nothing is done (a generated column is added, a foreign key is deferred); whatever else
 differs is refused with the statement that mends it.
 
-`take_rows` makes their rows the floor: they were always there, and no action wrote them (F1).
+`take_rows` makes their rows the floor: they were always there, and no action wrote them (F7).
 So replicas get them with their snapshot. All of it is the installation's one transaction.
 """
 
