@@ -8,14 +8,22 @@ Not here are rules that no history has been seen to need, so far: that an unsent
 of its own gives an action standing; that an older known patch does not replace a newer one
 (two other rules see to that); that a patch passes over a row of another audience (S9), and a
 row key is in one audience at every place in history; that a parent which may be hidden is not
-one that is missing (A9); that what was sent without an answer is not stamped anew (O4); that
-seqs rise with history within an upload (H2); that the newest commit told of counts beside the
-cursor (H11: seed 277 saw it when it was drawn otherwise). Tests of their own hold them.
+one that is missing (A9); that what a retry changes counts as corrections (H4); that seqs rise
+with history within an upload (H2); that the newest commit told of counts beside the cursor
+(H11: seed 277 saw it when it was drawn otherwise). Tests of their own hold them.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+
+class Edit(NamedTuple):
+    """An exact replacement in a file."""
+
+    file: str
+    right: str
+    wrong: str
 
 
 class Mutant(NamedTuple):
@@ -26,6 +34,12 @@ class Mutant(NamedTuple):
     right: str
     wrong: str
     seed: int | None = None
+    also: tuple[Edit, ...] = ()
+    """Where other rules would make it good: these are left out too."""
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        return Edit(self.file, self.right, self.wrong), *self.also
 
 
 MUTANTS = (
@@ -161,6 +175,27 @@ MUTANTS = (
         "        self.clock = max(self.clock, key)\n",
         "        pass\n",
     ),
+    Mutant(
+        "O4: a re-stamp after a lost reply",
+        "replica/exchange.py",
+        "        if any(entry.sent_in is not None for entry in pending):\n"
+        "            return Next(again=True, upload=False)\n",
+        "",
+        also=(
+            Edit(
+                "replica/exchange.py",
+                "                if accepted.order_key != entry.key:\n"
+                "                    self.revision.move(entry, accepted.order_key)\n",
+                "",
+            ),
+            Edit(
+                "replica/exchange.py",
+                "        elif entry.key != record.order_key:\n"
+                "            revision.move(entry, record.order_key)\n",
+                "",
+            ),
+        ),
+    ),
     # ---- floors ------------------------------------------------------------------------
     Mutant(
         "F3: pruning does not stop at pending actions",
@@ -278,12 +313,6 @@ MUTANTS = (
         "            for _, id in islice(changes, count)\n"
         "        )\n",
         seed=0,
-    ),
-    Mutant(
-        "H4: what a retry changes is passed over",
-        "testing/exchanges.py",
-        "        upload = Upload(client, viewer, new, [*retried, *request.corrections])",
-        "        upload = Upload(client, viewer, new, request.corrections)",
     ),
     Mutant(
         "R2: an action that raised on replay is taken for accepted",

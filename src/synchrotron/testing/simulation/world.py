@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from synchrotron.application import App
 from synchrotron.core.messages import (
@@ -54,6 +54,8 @@ class Cast:
     churn: bool = False
     """Whether the given memberships change."""
     policy: Policy | None = None
+    relaxes: bool = False
+    """Whether the policy is lifted and put back in the course of the history."""
     invariants: Sequence[str] = ()
     make_server: Callable[..., MemoryServer] = MemoryServer
     """Makes the server as `MemoryServer` is made; another may be compared with it."""
@@ -93,7 +95,8 @@ class World:
             page_events=climate.page_events,
             entropy=self._entropy,
         )
-        self.server.policy = cast.policy
+        self._is_strict = True
+        self.server.policy = None if cast.policy is None else self._policy
         sets = None if self._sets is None else self.server.audiences
         self.audit = Audit(cast.app, self.server, cast.users, sets, cast.invariants)
         self.checks = Checks(self.audit, cast.invariants)
@@ -107,7 +110,7 @@ class World:
         self._steps: dict[str, Callable[[Device, Dice], None]] = {
             "act": self._act,
             "sync": self._sync,
-            "decide": self._decide,
+            "decide": self._decide_somewhere,
             "join": self._join,
             "prune": self._prune,
             "prune server": self._prune_server,
@@ -115,6 +118,7 @@ class World:
             "back up server": self._back_up_server,
             "restore server": self._restore_server,
             "membership": self._change_membership,
+            "rights": self._change_rights,
             "crash": self._crash,
             "power cut": self._cut_power,
             "interrupt": self._interrupt,
@@ -176,7 +180,7 @@ class World:
 
     def meanwhile(self, device: Device, dice: Dice) -> None:
         if dice.chance(self.climate.meanwhile):
-            dice.choice((self._act, self._prune, self._decide))(device, dice)
+            dice.choice((self._act, self._prune, self._decide, self._decide))(device, dice)
 
     # ---- the course of a history ---------------------------------------------------
 
@@ -256,13 +260,17 @@ class World:
     def _sync(self, device: Device, dice: Dice) -> None:
         Session(self, device, dice).begin()
 
+    def _decide_somewhere(self, device: Device, dice: Dice) -> None:
+        having = [d for d in self.devices if any(o.state == "parked" for o in d.engine.outcomes())]
+        self._decide(dice.choice(having) if having else device, dice)
+
     def _decide(self, device: Device, dice: Dice) -> None:
         """A user retries or discards what is parked."""
         parked = [o for o in device.engine.outcomes() if o.state == "parked"]
         if not parked:
             return
         outcome = dice.choice(parked)
-        if dice.chance(0.6):
+        if dice.chance(0.75):
             device.engine.retry(outcome.id)
             self.tell(f"{device.name} retries {outcome.id[-8:]}")
             self.checks.knows(device)
@@ -321,6 +329,14 @@ class World:
         self.audit.is_serial = False
         joins = "joins" if audience in sets[user] else "leaves"
         self.tell(f"{user} {joins} {audience}", "membership")
+
+    def _policy(self, user: str, op: str, table: str, row: Mapping[str, Any]) -> bool:
+        policy = self.cast.policy
+        return not self._is_strict or policy is None or policy(user, op, table, row)
+
+    def _change_rights(self, _: Device, dice: Dice) -> None:
+        self._is_strict = not self._is_strict
+        self.tell(f"the policy is {'put back' if self._is_strict else 'lifted'}", "rights")
 
     # ---- trouble for one file ------------------------------------------------------
 
