@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 SECURITY = "tests/postgres/test_security.py::"
 FIRST_HOUR = "tests/postgres/test_first_hour.py::"
+POLICIES = "tests/postgres/test_policies.py::"
 GATE = "tests/testing/test_gate.py::"
 MEMORY = "tests/testing/test_memory_server.py::"
 UPLOADS = "tests/testing/test_uploads.py::"
@@ -131,6 +132,20 @@ SERVER_MUTANTS = (
         "            before = life.row_before(record.order_key)\n",
         "            before = life.row\n",
         FIRST_HOUR + "test_a_condition_on_a_row_counts_as_it_was_at_the_actions_place",
+    ),
+    ServerMutant(
+        "H6: what a function reads counts for nothing",
+        "server/sql/shadow.sql",
+        "WHERE f.oid = r.id AND f.prosqlbody IS NULL",
+        "WHERE false AND f.prosqlbody IS NULL",
+        POLICIES + "test_an_action_is_judged_after_the_one_before_it_whatever_a_policy_reads",
+    ),
+    ServerMutant(
+        "H6: what a policy reads of its own table counts for nothing",
+        "server/sql/shadow.sql",
+        "                  ) = 0)",
+        "                  ) >= 0)",
+        POLICIES + "test_a_policy_that_reads_its_own_table_is_judged_after_each_action",
     ),
     ServerMutant(
         "S9: the message says which audience a row is in",
