@@ -24,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from synchrotron.errors import ServerError
 
+GONE_AFTER_LOOKS = 1000
 _FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 
@@ -106,8 +107,8 @@ class EmbeddedPostgres:
         pid = int((self._data / "postmaster.pid").read_text().split()[0])
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-            while True:  # until it is gone
-                os.kill(pid, 0)
+            for _ in range(GONE_AFTER_LOOKS):
+                os.kill(pid, 0)  # raises once it is gone
                 time.sleep(0.01)
         self._forget()
 
