@@ -140,6 +140,7 @@ class Adoption:
         self._make_wanted()
         for name in self.names:
             self._drop_foreign_keys(name)
+        for name in self.names:
             self._conform_columns(name)
             self._conform_unique(name)
             self._conform_checks(name)
@@ -186,12 +187,30 @@ class Adoption:
         wanted = self._columns(f"{WANTED}.{quoted(name)}")
         if more := there.keys() - wanted.keys():
             self._refuse(name, min(more), "the schema has no such column. Declare or DROP it")
+        self._widen(name, there, wanted)
         # What is generated comes last, since it may be made of what is missing as well.
         for column in sorted(wanted.values(), key=lambda column: column.generated is not None):
             if (found := there.get(column.name)) is None:
                 self._alter(name, column.name, f"ADD {column.definition}")
             else:
                 self._conform_column(name, found, column)
+
+    def _widen(self, name: str, there: dict[str, _Column], wanted: Mapping[str, _Column]) -> None:
+        """Give columns a type of the same kind that holds more; what they held, they hold.
+
+        What is generated of them stands in the way, and is made anew.
+        """
+        narrow = [c for c in there.values() if _is_narrower(c.type, wanted[c.name].type)]
+        if not narrow:
+            return
+        for column in [c for c in there.values() if c.generated and wanted[c.name].generated]:
+            self._alter(name, column.name, f"DROP {quoted(column.name)}")
+            del there[column.name]
+        for column in narrow:
+            if column.name in there:
+                type = wanted[column.name].type
+                self._alter(name, column.name, f"ALTER {quoted(column.name)} TYPE {type}")
+                there[column.name] = column._replace(type=type)
 
     def _conform_column(self, name: str, found: _Column, wanted: _Column) -> None:
         at = wanted.name
@@ -342,6 +361,21 @@ class Adoption:
             list(self.names),
         )
         return [audience for (audience,) in rows]
+
+
+_INTEGERS = ("smallint", "integer", "bigint")
+
+
+def _is_narrower(found: str, wanted: str) -> bool:
+    """Whether every value of one type is one of another, as PostgreSQL spells them."""
+    if found in _INTEGERS and wanted in _INTEGERS:
+        return _INTEGERS.index(found) < _INTEGERS.index(wanted)
+    if not found.startswith("character varying"):
+        return False
+    if wanted == "text":
+        return True
+    lengths = [type.removeprefix("character varying").strip("()") for type in (found, wanted)]
+    return all(length.isdigit() for length in lengths) and int(lengths[0]) < int(lengths[1])
 
 
 def _reference(definition: str) -> str:
