@@ -34,7 +34,8 @@ ROWS_PER_BATCH = 5000
 
 _COLUMNS = """
     SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
-        CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
+        CASE a.attgenerated WHEN 's' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+            WHEN '' THEN NULL ELSE 'VIRTUAL' END,
         CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
         a.attidentity <> '', c.collname
     FROM pg_catalog.pg_attribute AS a
