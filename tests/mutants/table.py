@@ -77,7 +77,7 @@ MUTANTS = (
         "replica/exchange.py",
         "        effect.denied = True\n",
         "",
-        seed=13,
+        seed=8,
     ),
     # ---- undo and replay ---------------------------------------------------------------
     Mutant(
@@ -130,6 +130,13 @@ MUTANTS = (
         '                self._execute("ROLLBACK")\n        self._database',
         '                self._execute("COMMIT")\n        self._database',
         seed=4,
+    ),
+    Mutant(
+        "U1: an undo is not run again, but kept as its author saw it",
+        "replica/revision.py",
+        "        if action is None or any(effect.foreign",
+        "        if action is None or action.name == 'synchrotron:undo' or any(effect.foreign",
+        seed=5,
     ),
     # ---- taking answers in -------------------------------------------------------------
     Mutant(

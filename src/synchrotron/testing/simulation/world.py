@@ -15,7 +15,7 @@ from synchrotron.core.messages import (
     SyncRequest,
     encode,
 )
-from synchrotron.errors import MachineError, UnknownOutcome
+from synchrotron.errors import MachineError, RefusedInAction, UnknownOutcome, UsageError
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.exchange import Next, Taken
 from synchrotron.store.database import MEMORY
@@ -38,6 +38,7 @@ KINDS = ("phone", "laptop", "tablet", "desktop", "watch", "spare")
 ROUNDS_MAX = 120
 """More than a lease lasts, at the longest wait between two requests."""
 MORE_DEVICES_MAX = 3
+UNDONE_OF_LATEST = 8
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,9 @@ class World:
     # ---- ordinary steps ------------------------------------------------------------
 
     def _act(self, device: Device, dice: Dice) -> None:
+        if self.climate.undo and dice.chance(self.climate.undo):
+            self._undo(device, dice)
+            return
         query = Query(device.query, device.user, self.cast.users)
         sample = draw_sample(dice, device.app, query)
         if sample is None:
@@ -253,6 +257,22 @@ class World:
         self.actions[action.name] = Tally(runs + 1, effects + bool(ran.changes), raised)
         idle = "" if ran.changes else ", without effect here"
         self.tell(f"{device.name} runs {action.name}({shown}) as {ran.record.id[-8:]}{idle}")
+        device.runs[ran.record.id] = ran.record.seed
+        self.checks.ran(device, ran)
+        self.befall(device, dice)
+
+    def _undo(self, device: Device, dice: Dice) -> None:
+        """A user undoes one of the latest actions that the replica has, whoever ran it."""
+        records = device.engine.records()[-UNDONE_OF_LATEST:]
+        if not records:
+            return
+        undone = dice.choice(records)
+        try:
+            ran = device.engine.undo(undone.id)
+        except (UsageError, RefusedInAction) as error:
+            self.tell(f"{device.name} cannot undo {undone.id[-8:]}: {type(error).__name__}")
+            return
+        self.tell(f"{device.name} undoes {undone.name} {undone.id[-8:]}", "undo")
         device.runs[ran.record.id] = ran.record.seed
         self.checks.ran(device, ran)
         self.befall(device, dice)
