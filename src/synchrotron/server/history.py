@@ -120,6 +120,17 @@ class History:
             self._homes.setdefault(target.row, set()).add(target)
         life.put(place.order_key, patch)
 
+    def is_made_by(self, target: Target, patch: Patch | None) -> bool:
+        """Whether a row was not there before, and is what this patch alone says."""
+        life = self._staged.get(target)
+        return (
+            target not in self._stored
+            and life is not None
+            and len(life.keys) == 1
+            and patch is not None
+            and patch.op == "insert"
+        )
+
     def staged(self) -> Iterable[tuple[Target, Life]]:
         return self._staged.items()
 

@@ -53,12 +53,12 @@ class Live:
     """Writes rows. `written` says where each touched row is at the beginning."""
 
     def __init__(
-        self, connection: Connection, installed: Installed, written: Mapping[RowKey, Home | None]
+        self, connection: Connection, installed: Installed, written: Mapping[RowKey, Home]
     ) -> None:
         self._connection = connection
         self._installed = installed
         self._at_first = dict(written)
-        self._written = dict(written)
+        self._written: dict[RowKey, Home | None] = dict(written)
 
     def restart(self) -> None:
         """What was written was rolled back."""

@@ -23,7 +23,14 @@ from synchrotron.core.messages import (
     SyncRequest,
 )
 from synchrotron.errors import InstallationError, Offline, ProtocolError
-from synchrotron.server.database import ATTEMPTS_MAX, Connection, Database, fetch_one
+from synchrotron.server.database import (
+    ATTEMPTS_MAX,
+    Connection,
+    Database,
+    fetch,
+    fetch_all,
+    fetch_one,
+)
 from synchrotron.server.download import Downloads
 from synchrotron.server.exchange import (
     ALONE_AFTER_ATTEMPTS,
@@ -32,11 +39,12 @@ from synchrotron.server.exchange import (
     ExchangeTransaction,
     NewlyInstalled,
     NothingKept,
-    standing,
+    standing_of,
+    viewer_of,
 )
 from synchrotron.server.form import require_protocol
 from synchrotron.server.installed import Installed, read_installed
-from synchrotron.server.notify import Commits, set_user
+from synchrotron.server.notify import Commits, acting_as
 from synchrotron.server.retention import keep_pruned, prune
 from synchrotron.server.snapshot import Snapshot
 
@@ -120,7 +128,7 @@ class PostgresAuthority:
             yield known  # type: ignore[misc]
             return
         async with self._database.reading() as connection:
-            await set_user(connection, user)
+            await fetch(connection, *acting_as(user))
             snapshot = Snapshot(connection, self._installed, user, now_ms, known)
             async with aclosing(snapshot.chunks(request.resume)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
@@ -181,11 +189,13 @@ class PostgresAuthority:
     async def _page(self, asked: Asked, user: str, request: SyncRequest, now_ms: int) -> SyncAnswer:
         question = request.question
         async with self._database.reading() as connection:
-            await set_user(connection, user)
-            seq, pruned, floor = await fetch_one(
-                connection, "SELECT seq, pruned, floor FROM synchrotron.counter"
+            _, [[seq, pruned, floor]], [[audiences, joined_floor]] = await fetch_all(
+                connection,
+                acting_as(user),
+                ("SELECT seq, pruned, floor FROM synchrotron.counter",),
+                standing_of(user, question),
             )
-            viewer, needs_rebase = await standing(connection, user, question)
+            viewer, needs_rebase = viewer_of(user, question, audiences, joined_floor)
             if question.cursor < pruned or needs_rebase:
                 return Rebase(now_ms=now_ms, floor=floor)
             downloads = Downloads(connection, self._installed, viewer)
