@@ -62,19 +62,29 @@ BEGIN
         SELECT t.table_name, t.key, t.audience, t.base, t.present, t.newest
         FROM json_each(wanted) AS w (table_name, keys)
         CROSS JOIN json_array_elements_text(w.keys) AS k (key)
-        JOIN synchrotron.targets AS t ON t.table_name = w.table_name AND t.key = k.key;
+        CROSS JOIN LATERAL (
+            SELECT * FROM synchrotron.targets AS t
+            WHERE t.table_name = w.table_name AND t.key = k.key
+            OFFSET 0  -- one after the other, by the index: not the other way round
+        ) AS t;
 END $$;
 
 CREATE OR REPLACE FUNCTION synchrotron.load_patches(tables text[], keys text[], places text[])
 RETURNS TABLE (
     table_name text, key text, audience text, order_key text, op text, columns text
 )
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT p.table_name, p.key, p.audience, p.order_key, p.op, p.columns
-    FROM unnest(tables, keys, places) AS wanted (table_name, key, audience)
-    JOIN synchrotron.patches AS p USING (table_name, key, audience)
-    ORDER BY p.order_key;
-END;
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY
+        SELECT p.table_name, p.key, p.audience, p.order_key, p.op, p.columns
+        FROM unnest(tables, keys, places) AS w (table_name, key, audience)
+        CROSS JOIN LATERAL (
+            SELECT * FROM synchrotron.patches AS p
+            WHERE (p.table_name, p.key, p.audience) = (w.table_name, w.key, w.audience)
+            OFFSET 0
+        ) AS p
+        ORDER BY p.order_key;
+END $$;
 
 -- Stored actions, for retries and corrections. Who may know of them is judged by the caller.
 CREATE OR REPLACE FUNCTION synchrotron.load_actions(ids text[])
