@@ -309,7 +309,7 @@ BEGIN
         WHERE pronamespace = 'synchrotron'::regnamespace AND proname IN (
             'begin_exchange', 'look_up', 'standing_of', 'has_news', 'glance', 'enter_upload',
             'load_targets', 'load_patches', 'load_actions', 'patches_of_actions', 'is_behind',
-            'store'
+            'store', 'page_candidates', 'page_events'
         )
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', name);
