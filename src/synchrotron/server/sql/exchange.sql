@@ -79,13 +79,13 @@ END $$;
 -- Where a reader stands: what they see, and the newest pruned action of what they joined (F6).
 CREATE OR REPLACE FUNCTION synchrotron.standing_of(who text, known text[])
 RETURNS TABLE (audiences text[], joined_floor text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT mine.audiences, (
-        SELECT max(f.order_key) FROM synchrotron.floors AS f
-        WHERE f.audience = ANY (mine.audiences) AND NOT f.audience = ANY (known)
-    )
-    FROM (SELECT synchrotron.audiences_of(who) AS audiences) AS mine;
-END;
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    audiences := synchrotron.audiences_of(who);
+    SELECT max(f.order_key) INTO joined_floor FROM synchrotron.floors AS f
+        WHERE f.audience = ANY (audiences) AND NOT f.audience = ANY (known);
+    RETURN NEXT;
+END $$;
 
 -- What a question is answered by where nothing happened: the horizon and its token, what the
 -- reader sees, and whether anything in it is beyond their cursor. One statement, one snapshot.
