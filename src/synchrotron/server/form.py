@@ -8,7 +8,7 @@ from typing import Any
 
 from synchrotron.app.schema import Column, Schema, Table
 from synchrotron.app.types import formless_text
-from synchrotron.core.canonical import canonical
+from synchrotron.core.canonical import canonical, text_of
 from synchrotron.core.messages import PROTOCOL, Offer, RowPatch, SentAction, SyncRequest
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
@@ -95,7 +95,7 @@ class Form:
 
 
 def _size_fault(sent: RowPatch) -> str | None:
-    size = len(canonical([sent.key, sent.audience]).encode())
+    size = len(text_of([sent.key, sent.audience]).encode())  # both are known to have a form
     if size <= INDEXED_BYTES_MAX:
         return None
     return (

@@ -43,7 +43,7 @@ class Life:
         self.before = before
         self.patches = dict(patches)
         self.keys = sorted(self.patches)
-        self.row = fold(start, (self.patches[key] for key in self.keys))
+        self.row = fold(start, map(self.patches.__getitem__, self.keys)) if patches else start
 
     def copy(self) -> Life:
         life = Life.__new__(Life)
@@ -82,6 +82,10 @@ class Life:
             self.row = fold(self.start, (self.patches[k] for k in self.keys))
 
 
+_NO_LIFE = Life(None)
+"""Of a row that never was; nothing is put into it."""
+
+
 class History:
     """The lives that an upload touches, as stored and as staged."""
 
@@ -100,8 +104,7 @@ class History:
         self._staged.clear()
 
     def life(self, target: Target) -> Life:
-        found = self._staged.get(target) or self._stored.get(target)
-        return Life(None) if found is None else found
+        return self._staged.get(target) or self._stored.get(target) or _NO_LIFE
 
     def stored_patch(self, place: Place) -> Patch | None:
         life = self._stored.get(place.target)
