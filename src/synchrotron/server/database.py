@@ -105,6 +105,23 @@ class Database:
                     raise
         raise AssertionError("unreachable")
 
+    async def at_once(self, statement: str, *parameters: Any) -> Any:
+        """The one row of a statement that is a transaction of its own; None where it has none.
+
+        None also where it stood in another's way: there is a longer way for whatever it does.
+        """
+        try:
+            async with self._connection() as connection:
+                await connection.set_autocommit(True)  # which asks nothing of PostgreSQL
+                try:
+                    done = await connection.execute(statement.encode(), parameters)
+                    return await done.fetchone()
+                finally:
+                    if not connection.closed:
+                        await connection.set_autocommit(False)
+        except (*_PASSING, Offline):
+            return None
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         """One consistent state: REPEATABLE READ, and nothing is written."""

@@ -112,18 +112,6 @@ class Begun(NamedTuple):
     transaction: int
 
 
-class Glance(NamedTuple):
-    """What a question is answered by where nothing happened, as `synchrotron.glance` tells it."""
-
-    seq: Seq
-    token: str | None
-    pruned: Seq
-    floor: OrderKey | None
-    audiences: list[Audience]
-    joined_floor: OrderKey | None
-    has_news: bool
-
-
 class Entered(NamedTuple):
     """What an upload is judged by, as `synchrotron.enter_upload` tells it."""
 
@@ -282,13 +270,11 @@ class ExchangeTransaction:
         exchange, question = request.exchange, request.question
         require_order(request.actions)
         offers = offers_of(request)
-        is_upload = bool(request.actions or request.corrections)
-        about: Query = (
-            fates_of(exchange.client_id, offers) if is_upload else _glance(self._user, question)
+        [found] = await self.begin(
+            exchange, question.cursor, request.seen, fates_of(exchange.client_id, offers)
         )
-        [found] = await self.begin(exchange, question.cursor, request.seen, about)
         foreign = self._is_foreign(request)
-        fates = Fates(self._user, exchange.client_id, found if is_upload else [])
+        fates = Fates(self._user, exchange.client_id, found)
         if refusal := self._recognise(exchange, offers, fates, foreign=foreign):
             raise NothingKept(refusal)
         if any(map(fates.ran_elsewhere, offers)):
@@ -299,24 +285,9 @@ class ExchangeTransaction:
             return self.answer(Epoch)
         if question.cursor < self.begun.pruned:
             return self.answer(Rebase)
-        if is_upload:
-            return await self._decide(request, fates)
-        return self._nothing_new(question, Glance(*found[0])) or Asked(Ok)
-
-    def _nothing_new(self, question: Question, glance: Glance) -> Ok | None:
-        """The answer to a question where nothing happened: most of all answers."""
-        joins = not set(glance.audiences) <= set(question.audiences)
-        if glance.has_news or joins or question.cursor < glance.pruned:
-            return None
-        token = glance.token or ""
-        download = Download(
-            horizon=glance.seq,
-            token=token,
-            audiences=sorted(glance.audiences),
-            newest=glance.seq,
-            newest_token=token,
-        )
-        return Ok(now_ms=self.now_ms, floor=glance.floor, download=download)
+        if not request.actions and not request.corrections:
+            return Asked(Ok)
+        return await self._decide(request, fates)
 
     async def _decide(self, request: SyncRequest, fates: Fates) -> SyncAnswer | Asked:
         """Judge and store an upload. Of one that is not stored only what the gate counts stays."""
@@ -645,13 +616,39 @@ class NothingKept(Exception):
         self.answer = answer
 
 
-def _glance(user: str, question: Question) -> Query:
+def at_a_glance(user: str, version: int, request: SyncRequest) -> Query | None:
+    """What answers a question to which nothing is new; None for what is no such question.
+
+    It gives the row for `nothing_new`, or none where the request has to be judged.
+    """
+    if request.actions or request.corrections or request.parts > 1:
+        return None
+    exchange, question = request.exchange, request.question
     return (
-        "SELECT * FROM synchrotron.glance(%s, %s::bigint, %s::text[])",
+        "SELECT * FROM synchrotron.answer_at_a_glance(%s, %s, %s::bigint, %s, %s::text[],"
+        " %s::bigint, %s::bigint, %s, %s::bigint, %s, %s::text[])",
         user,
+        exchange.client_id,
+        exchange.number,
+        exchange.token,
+        [exchange.token, *exchange.earlier],
+        version,
         question.cursor,
+        question.cursor_token,
+        request.seen,
+        request.seen_token,
         question.audiences,
     )
+
+
+def nothing_new(
+    now_ms: int, seq: Seq, token: str | None, floor: OrderKey | None, audiences: list[Audience]
+) -> Ok:
+    token = token or ""
+    download = Download(
+        horizon=seq, token=token, audiences=sorted(audiences), newest=seq, newest_token=token
+    )
+    return Ok(now_ms=now_ms, floor=floor, download=download)
 
 
 def standing_of(user: str, question: Question) -> Query:

@@ -16,6 +16,7 @@ import psycopg
 from synchrotron.core.ids import Entropy, Seq
 from synchrotron.core.messages import (
     Answer,
+    Ok,
     Rebase,
     SnapshotChunk,
     SnapshotRequest,
@@ -39,6 +40,8 @@ from synchrotron.server.exchange import (
     ExchangeTransaction,
     NewlyInstalled,
     NothingKept,
+    at_a_glance,
+    nothing_new,
     standing_of,
     viewer_of,
 )
@@ -103,6 +106,8 @@ class PostgresAuthority:
         async def judge(exchange: ExchangeTransaction) -> tuple[SyncAnswer | Asked, int]:
             return await exchange.sync(request), exchange.now_ms
 
+        if (answered := await self._at_a_glance(user, request)) is not None:
+            return answered
         try:
             answer, now_ms = await self._in_transaction(user, judge)
         except NothingKept as nothing:
@@ -156,6 +161,18 @@ class PostgresAuthority:
         """Prune what is beyond a count or an age, at once and then every so often, for ever."""
         clock = self._clock or (lambda: time.time_ns() // 1_000_000)
         await keep_pruned(self._database, clock, keep=keep, age_ms_max=age_ms_max, every_s=every_s)
+
+    async def _at_a_glance(self, user: str, request: SyncRequest) -> Ok | None:
+        require_protocol(request.protocol)
+        installed = self._installed
+        query = at_a_glance(user, installed.version, request)
+        if query is None or request.schema > installed.migrations:
+            return None
+        row = await self._database.at_once(*query)
+        if row is None:
+            return None
+        now_ms, *rest = row
+        return nothing_new(self._clock() if self._clock else now_ms, *rest)
 
     # ---- transactions -----------------------------------------------------------------
 

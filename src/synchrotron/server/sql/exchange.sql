@@ -104,6 +104,40 @@ BEGIN
     RETURN NEXT;
 END $$;
 
+-- A question to which nothing is new, answered and kept at once: most requests are that. Gives no
+-- row, and leaves nothing, where there is anything to say or to judge: then the request is
+-- judged in a transaction, and `tokens` are its own and the earlier ones of its file (O6).
+CREATE OR REPLACE FUNCTION synchrotron.answer_at_a_glance(
+    who text, client text, its_number bigint, its_token text, tokens text[], version bigint,
+    asked_from bigint, cursor_token text, seen bigint, seen_token text, known text[]
+)
+RETURNS TABLE (now_ms bigint, seq bigint, token text, floor text, audiences text[])
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    g record;
+BEGIN
+    PERFORM set_config('synchrotron.user_id', who, true);
+    PERFORM set_config('request.jwt.claim.sub', who, true);
+    PERFORM FROM synchrotron.clients AS c
+    WHERE c.client_id = client AND c.user_id = who AND c.number < its_number
+      AND c.token = ANY (tokens) AND c.token <> its_token
+    FOR UPDATE;
+    IF NOT FOUND OR version <> (SELECT a.version FROM synchrotron.application AS a)
+        OR synchrotron.token_of(asked_from) IS DISTINCT FROM cursor_token
+        OR synchrotron.token_of(seen) IS DISTINCT FROM seen_token
+    THEN
+        RETURN;
+    END IF;
+    SELECT * INTO g FROM synchrotron.glance(who, asked_from, known);
+    IF g.has_news OR asked_from < g.pruned OR NOT g.audiences <@ known THEN
+        RETURN;
+    END IF;
+    UPDATE synchrotron.clients AS c SET number = its_number, token = its_token
+    WHERE c.client_id = client;
+    DELETE FROM synchrotron.parts AS p WHERE p.client_id = client;
+    RETURN QUERY SELECT synchrotron.clock_ms(), g.seq, g.token, g.floor, g.audiences;
+END $$;
+
 -- Whether anything happened in some audiences, or was done by their reader, between two seqs.
 CREATE OR REPLACE FUNCTION synchrotron.has_news(
     who text, mine text[], asked_from bigint, upto bigint

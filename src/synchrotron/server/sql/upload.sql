@@ -307,8 +307,8 @@ BEGIN
     FOR name IN
         SELECT oid FROM pg_catalog.pg_proc
         WHERE pronamespace = 'synchrotron'::regnamespace AND proname IN (
-            'begin_exchange', 'look_up', 'standing_of', 'has_news', 'glance', 'enter_upload',
-            'load_targets', 'load_patches', 'load_actions', 'patches_of_actions', 'is_behind',
+            'begin_exchange', 'look_up', 'standing_of', 'has_news', 'glance',
+            'answer_at_a_glance', 'enter_upload', 'load_targets', 'load_patches', 'load_actions', 'patches_of_actions', 'is_behind',
             'store', 'page_candidates', 'page_events'
         )
     LOOP
