@@ -57,7 +57,7 @@ from synchrotron.errors import ProtocolError
 from synchrotron.server.clients import Client
 from synchrotron.server.database import Again, Connection, Query, fetch, fetch_all
 from synchrotron.server.download import Downloads, Viewer
-from synchrotron.server.fates import Fates, fates_of
+from synchrotron.server.fates import Fates, ids_of
 from synchrotron.server.form import offers_of, require_order, require_protocol
 from synchrotron.server.gate import Gate, disturbed_until
 from synchrotron.server.history import History
@@ -72,9 +72,9 @@ from synchrotron.server.store import (
     Lease,
     Numbered,
     Standing,
+    keys_of,
     load_stored,
     store,
-    targets_of,
     touched_by,
 )
 from synchrotron.server.upload import Judgement, Proposed, Refused, Upload, read_proposed
@@ -110,6 +110,8 @@ class Begun(NamedTuple):
     seen_token: str | None
     installed: int
     transaction: int
+    known: list[list[Any]] | None
+    """What is stored of the ids that the request names."""
 
 
 class Entered(NamedTuple):
@@ -124,6 +126,8 @@ class Entered(NamedTuple):
     taken: list[OrderKey] | None
     leases: list[Lease] | None
     policies_fit: bool
+    targets: str | None
+    """What is stored of the rows that the upload touches, as JSON."""
 
 
 class Asked(NamedTuple):
@@ -158,24 +162,33 @@ class ExchangeTransaction:
     # ---- whose request it is ------------------------------------------------------
 
     async def begin(
-        self, exchange: Exchange, cursor: Seq, seen: Seq, *more: Query, keep: bool = True
-    ) -> list[list[Any]]:
-        """Lock the client's row before anything else (O6), and ask more in the same round trip.
+        self,
+        exchange: Exchange,
+        cursor: Seq,
+        seen: Seq,
+        offers: Sequence[Offer],
+        *,
+        keep: bool = True,
+    ) -> Fates:
+        """Lock the client's row before anything else (O6); what became of the offers.
 
         With `keep` the request is kept as its file's newest, for the case that it is: whoever
         finds that it is not raises, and the transaction leaves nothing. Raises `ProtocolError`
         (H9).
         """
         number, token = (exchange.number, exchange.token) if keep else (None, None)
-        [[row], *rest] = await fetch_all(
+        [row] = await fetch(
             self._connection,
-            (
-                "SELECT * FROM synchrotron.begin_exchange("
-                "%s, %s, %s::bigint, %s::bigint, %s::bigint, %s)",
-                self._user, exchange.client_id, cursor, seen, number, token,
-            ),
-            *more,
-        )  # fmt: skip
+            "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint,"
+            " %s::bigint, %s, %s::int8multirange, %s::text[])",
+            self._user,
+            exchange.client_id,
+            cursor,
+            seen,
+            number,
+            token,
+            *ids_of(exchange.client_id, offers),
+        )
         self.begun = begun = Begun(*row)
         self.now_ms = begun.now_ms if self._given_now_ms is None else self._given_now_ms
         if begun.installed != self._installed.version:
@@ -185,7 +198,7 @@ class ExchangeTransaction:
                 f"client {exchange.client_id} belongs to another user than {self._user} (H9): "
                 "give each user's replica a file of its own"
             )
-        return rest
+        return Fates(self._user, exchange.client_id, begun.known or ())
 
     def answer(self, kind: type[A], **fields: Any) -> A:
         return kind(now_ms=self.now_ms, floor=self.begun.floor, **fields)
@@ -235,14 +248,8 @@ class ExchangeTransaction:
     ) -> SyncRequest | Staged | Duplicate | Superseded:
         """Keep one part of an upload, which advances nothing; give the whole, once it is."""
         exchange, offers = request.exchange, offers_of(request)
-        [found] = await self.begin(
-            exchange,
-            request.question.cursor,
-            request.seen,
-            fates_of(exchange.client_id, offers),
-            keep=False,
-        )
-        fates = Fates(self._user, exchange.client_id, found)
+        cursor, seen = request.question.cursor, request.seen
+        fates = await self.begin(exchange, cursor, seen, offers, keep=False)
         foreign = self._is_foreign(request)
         if refusal := self._recognise(exchange, offers, fates, foreign=foreign):
             raise NothingKept(refusal)
@@ -270,11 +277,8 @@ class ExchangeTransaction:
         exchange, question = request.exchange, request.question
         require_order(request.actions)
         offers = offers_of(request)
-        [found] = await self.begin(
-            exchange, question.cursor, request.seen, fates_of(exchange.client_id, offers)
-        )
+        fates = await self.begin(exchange, question.cursor, request.seen, offers)
         foreign = self._is_foreign(request)
-        fates = Fates(self._user, exchange.client_id, found)
         if refusal := self._recognise(exchange, offers, fates, foreign=foreign):
             raise NothingKept(refusal)
         if any(map(fates.ran_elsewhere, offers)):
@@ -305,9 +309,7 @@ class ExchangeTransaction:
         self, exchange: Exchange, offers: Sequence[Offer], schema: int
     ) -> Duplicate | Superseded | Install | list[ActionId]:
         """The number of a snapshot is stored before its rows are read; which offers are known."""
-        client = exchange.client_id
-        [found] = await self.begin(exchange, Seq(0), Seq(0), fates_of(client, offers))
-        fates = Fates(self._user, client, found)
+        fates = await self.begin(exchange, Seq(0), Seq(0), offers)
         if refusal := self._recognise(exchange, offers, fates, foreign=False):
             raise NothingKept(refusal)
         if schema > self._installed.migrations:
@@ -332,7 +334,8 @@ class ExchangeTransaction:
             new = [sent for sent in request.actions if not is_retry(sent.record)]
         corrections = list(request.corrections)
         proposed = read_proposed(self._installed.form, _patches(new, corrections))
-        entered, rows = await self._enter(request, new, corrections, proposed)
+        entered = await self._enter(request, new, corrections, proposed)
+        rows = decode(entered.targets) if entered.targets else []
         viewer, needs_rebase = viewer_of(
             self._user, request.question, entered.audiences, entered.joined_floor
         )
@@ -346,9 +349,14 @@ class ExchangeTransaction:
         if differences := await self._differences(viewer, old):
             corrections = [*differences, *corrections]
             proposed = read_proposed(self._installed.form, _patches(new, corrections))
-            rows = await fetch(self._connection, *targets_of(new, corrections, proposed))
+            rows = await fetch(
+                self._connection,
+                "SELECT * FROM synchrotron.load_targets(%s::json)",
+                keys_of(new, corrections, proposed),
+            )
         if not entered.policies_fit:
             await fetch(self._connection, "SELECT synchrotron.copy_policies()")
+            await self._connection.execute(b"SAVEPOINT judgement")  # which this is a part of
         return await self._store(request, entered, new, corrections, proposed, rows, fates)
 
     async def _enter(
@@ -357,8 +365,8 @@ class ExchangeTransaction:
         new: Sequence[SentAction],
         corrections: Sequence[SentCorrection],
         proposed: Mapping[int, Proposed],
-    ) -> tuple[Entered, list[Any]]:
-        """What an upload is judged by, and what is stored of the rows that it touches.
+    ) -> Entered:
+        """What an upload is judged by; it can be judged again from the savepoint `judgement`.
 
         Uploads that write in one audience come one after another from here on.
         """
@@ -367,12 +375,12 @@ class ExchangeTransaction:
         declared = dict.fromkeys(a for sent in new for a in sent.record.audiences or ())
         wanted = [audience for audience in patched if formless_text(audience) is None]
         others = [a for a in declared if a not in patched and formless_text(a) is None]
-        _, [row], rows = await fetch_all(
+        _, [row], _ = await fetch_all(
             self._connection,
             ("SAVEPOINT upload",),
             (
                 "SELECT * FROM synchrotron.enter_upload(%s, %s, %s, %s::bigint, %s::text[],"
-                " %s::text[], %s::text[], %s::text[], %s::bigint)",
+                " %s::text[], %s::text[], %s::text[], %s::bigint, %s::json)",
                 self._alone,
                 self._user,
                 request.exchange.client_id,
@@ -382,12 +390,13 @@ class ExchangeTransaction:
                 others,
                 plain_array(sent.record.order_key for sent in new),
                 self.now_ms,
+                keys_of(new, corrections, proposed),
             ),
-            targets_of(new, corrections, proposed),
+            ("SAVEPOINT judgement",),
         )
         seen, audiences, joined_floor, behind, writable, *rest = row
         rights = {audience: audience in writable for audience in (*wanted, *others)}
-        return Entered(seen, audiences, joined_floor, behind, rights, *rest), rows
+        return Entered(seen, audiences, joined_floor, behind, rights, *rest)
 
     def _refused_by_clock(
         self, client: ClientId, new: Sequence[SentAction], fates: Fates

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from synchrotron.core.ids import ActionId, ClientId, split_action_id
 from synchrotron.core.messages import Fate, Offer
 from synchrotron.errors import ProtocolError
-from synchrotron.server.database import Query
 from synchrotron.server.parameters import multirange
 
 N_MAX = 2**63 - 2
@@ -39,7 +38,7 @@ class Fates:
     """Answers for the ids that one request names."""
 
     def __init__(self, user: str, client: ClientId, rows: Iterable[Sequence[Any]]) -> None:
-        """`rows` are what the query `fates_of` gives."""
+        """`rows` are what is known of the ids, as `synchrotron.look_up` tells it."""
         self._user = user
         self._client = client
         self._known = {
@@ -90,8 +89,11 @@ class Fates:
         return split_action_id(id)[0] == self._client or self.known(id).owner == self._user
 
 
-def fates_of(client: ClientId, offers: Sequence[Offer]) -> Query:
-    """Only what is known is read. Raises `ProtocolError` for a number that no counter reaches."""
+def ids_of(client: ClientId, offers: Sequence[Offer]) -> tuple[str, list[ActionId]]:
+    """The ids of some offers: a client's own as ranges of numbers, and others.
+
+    Raises `ProtocolError` for a number that no counter reaches.
+    """
     own: list[int] = []
     others: list[ActionId] = []
     for offer in offers:
@@ -103,9 +105,4 @@ def fates_of(client: ClientId, offers: Sequence[Offer]) -> Query:
                 own.append(n)
             else:
                 others.append(id)
-    return (
-        "SELECT * FROM synchrotron.look_up(%s, %s::int8multirange, %s::text[])",
-        client,
-        multirange(own),
-        list(dict.fromkeys(others)),
-    )
+    return multirange(own), list(dict.fromkeys(others))

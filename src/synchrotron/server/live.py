@@ -95,12 +95,11 @@ class Live:
         # Every deletion comes before any insertion of the same table; tables do not meet
         # in anything but foreign keys, which are deferred.
         tables = list(present)
-        _, *moved, _, _ = await fetch_all(
+        _, *moved, _ = await fetch_all(
             self._connection,
             ("SAVEPOINT change",),
             *(self._writing(table, gone[table], present[table]) for table in tables),
-            ("SET CONSTRAINTS ALL IMMEDIATE",),
-            ("SET CONSTRAINTS ALL DEFERRED",),
+            ("SELECT synchrotron.check_constraints()",),
         )
         for row, homes in rows.items():
             if len(homes) > 1:

@@ -168,7 +168,10 @@ class PostgresAuthority:
         query = at_a_glance(user, installed.version, request)
         if query is None or request.schema > installed.migrations:
             return None
-        row = await self._database.at_once(*query)
+        try:
+            row = await self._database.at_once(*query)
+        except psycopg.DataError:  # a number that no counter reaches
+            return None
         if row is None:
             return None
         now_ms, *rest = row

@@ -12,7 +12,7 @@ from synchrotron.core.clock import OrderKey
 from synchrotron.core.ids import ActionId, Audience, ClientId, Seq
 from synchrotron.core.messages import SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target
-from synchrotron.server.database import Connection, Query, fetch
+from synchrotron.server.database import Connection, fetch
 from synchrotron.server.download import columns_of, key_text
 from synchrotron.server.history import History, Life, Place
 from synchrotron.server.live import Home
@@ -56,20 +56,19 @@ async def load_stored(connection: Connection, ids: Sequence[ActionId]) -> dict[A
     }
 
 
-def targets_of(
+def keys_of(
     actions: Sequence[SentAction],
     corrections: Sequence[SentCorrection],
     proposed: Mapping[int, Proposed],
-) -> Query:
-    """All that is stored of the row keys that an upload touches."""
+) -> str:
+    """The row keys that an upload touches, as `synchrotron.load_targets` takes them."""
     wanted: dict[str, dict[str, None]] = {}
     patches = chain.from_iterable(sent.patches for sent in actions)
     for patch in chain(patches, (correction.patch for correction in corrections)):
         fault, target, key, _ = proposed[id(patch)]
         if fault is None:
             wanted.setdefault(target.table, {})[key] = None
-    tables = {table: list(keys) for table, keys in wanted.items()}
-    return "SELECT * FROM synchrotron.load_targets(%s::json)", json_text(tables)
+    return json_text({table: list(keys) for table, keys in wanted.items()})
 
 
 async def touched_by(
@@ -81,7 +80,7 @@ async def touched_by(
 ) -> Touched:
     """The rows that an upload touches; with all patches where it does not sort last on one.
 
-    `rows` are what the query `targets_of` gives.
+    `rows` are what `synchrotron.load_targets` gives.
     """
     if not rows:
         return Touched({}, {})

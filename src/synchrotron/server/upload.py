@@ -119,7 +119,7 @@ class Trial(NamedTuple):
 
 
 class Judgement:
-    """The judgement of one upload."""
+    """The judgement of one upload, behind the savepoint `judgement`."""
 
     def __init__(
         self,
@@ -155,7 +155,6 @@ class Judgement:
 
     async def decide(self) -> Refused | None:
         """Stage the upload without the corrections that it denies, or say what refuses it."""
-        await self._connection.execute(b"SAVEPOINT judgement")
         one_by_one = False
         while True:
             trial = await self._try(self._allowed(), self._upload.actions, one_by_one)

@@ -5,12 +5,14 @@
 -- kept only if the transaction is. With a number and a token of its own, the request is kept as
 -- the file's newest at once, which saves a round trip: what is told is how it was before, and of
 -- a request that turns out to be none of the file the whole transaction is undone.
+-- `own` and `others` are the ids that it names, as `look_up` takes them.
 CREATE OR REPLACE FUNCTION synchrotron.begin_exchange(
-    who text, client text, asked_from bigint, seen bigint, its_number bigint, its_token text
+    who text, client text, asked_from bigint, seen bigint, its_number bigint, its_token text,
+    own int8multirange, others text[]
 )
 RETURNS TABLE (
     now_ms bigint, owner text, number bigint, token text, pruned bigint, floor text,
-    cursor_token text, seen_token text, installed bigint, transaction_id bigint
+    cursor_token text, seen_token text, installed bigint, transaction_id bigint, known json
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
@@ -26,7 +28,9 @@ BEGIN
     RETURN QUERY
         SELECT synchrotron.clock_ms(), c.user_id, c.number, c.token, k.pruned, k.floor,
             synchrotron.token_of(asked_from), synchrotron.token_of(begin_exchange.seen),
-            (SELECT version FROM synchrotron.application), pg_current_xact_id()::text::bigint
+            (SELECT version FROM synchrotron.application), pg_current_xact_id()::text::bigint,
+            (SELECT json_agg(json_build_array(l.id, l.owner, l.seed, l.renamed, l.accepted))
+                FROM synchrotron.look_up(client, own, others) AS l)
         FROM synchrotron.clients AS c, synchrotron.counter AS k
         WHERE c.client_id = client;
     IF its_number IS NOT NULL THEN

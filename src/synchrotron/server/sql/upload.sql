@@ -18,11 +18,11 @@ END $$;
 -- one whose judgement was overtaken again and again judges alone: the others wait.
 CREATE OR REPLACE FUNCTION synchrotron.enter_upload(
     alone boolean, who text, client text, asked_from bigint, known text[],
-    wanted text[], declared text[], order_keys text[], at_ms bigint
+    wanted text[], declared text[], order_keys text[], at_ms bigint, row_keys json
 )
 RETURNS TABLE (
     seen bigint, audiences text[], joined_floor text, behind boolean, writable text[],
-    taken text[], leases json, policies_fit boolean
+    taken text[], leases json, policies_fit boolean, targets text
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
@@ -49,7 +49,20 @@ BEGIN
     leases := synchrotron.leases_of_others(client, at_ms);
     SELECT p.policies_digest = synchrotron.digest_of_policies() INTO policies_fit
         FROM synchrotron.application AS p;
+    targets := (
+        SELECT json_agg(json_build_array(
+            t.table_name, t.key, t.audience, t.base, t.present, t.newest
+        )) FROM synchrotron.load_targets(row_keys) AS t
+    );
     RETURN NEXT;
+END $$;
+
+-- Check what was deferred, and defer again.
+CREATE OR REPLACE FUNCTION synchrotron.check_constraints() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    SET CONSTRAINTS ALL IMMEDIATE;
+    SET CONSTRAINTS ALL DEFERRED;
 END $$;
 
 -- Everything that is stored of some row keys, in whatever audience (S9). `wanted` has a list of
@@ -299,7 +312,7 @@ END $$;
 
 -- These find a few rows among many by an index, whatever the statistics say: those of a table
 -- that has just grown say nothing, and a plan that reads all of it would be kept. And they are
--- planned once for a connection, not for each request.
+-- planned once for a connection, not for each request. What only these call is planned as they are.
 DO $plans$
 DECLARE
     name regprocedure;
@@ -307,9 +320,9 @@ BEGIN
     FOR name IN
         SELECT oid FROM pg_catalog.pg_proc
         WHERE pronamespace = 'synchrotron'::regnamespace AND proname IN (
-            'begin_exchange', 'look_up', 'standing_of', 'has_news', 'glance',
-            'answer_at_a_glance', 'enter_upload', 'load_targets', 'load_patches', 'load_actions', 'patches_of_actions', 'is_behind',
-            'store', 'page_candidates', 'page_events'
+            'begin_exchange', 'look_up', 'standing_of', 'glance', 'answer_at_a_glance',
+            'enter_upload', 'load_targets', 'load_patches', 'load_actions',
+            'patches_of_actions', 'store', 'page_candidates', 'page_events'
         )
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', name);
