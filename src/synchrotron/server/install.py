@@ -110,6 +110,7 @@ class _Installation:
         self._make_members()
         self._file("rights")
         self._file("exchange")
+        self._file("download")
         self._file("upload")
         self._file("retention")
         self._make_shadows()
