@@ -16,6 +16,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 TUTORIAL = DOCS / "tutorial.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+PROGRAM = "page"
 QUICKSTART_LINES_MAX = 25
 SESSION_OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _FENCE = re.compile(
@@ -63,7 +65,8 @@ def run_page(page: str, name: str, folder: Path) -> None:
     for file, text in written.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(text, encoding="utf-8")
-    names: dict[str, Any] = {"__name__": "page"}
+    sys.modules[PROGRAM] = program = ModuleType(PROGRAM)  # dataclasses look for their module
+    names = vars(program)
     for number, block in enumerate(blocks(page), 1):
         where = f"{name}, block {number}"
         if block.language == "pycon":
@@ -104,6 +107,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("SYNCHROTRON_STRICT", raising=False)
     yield tmp_path
+    sys.modules.pop(PROGRAM, None)
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
