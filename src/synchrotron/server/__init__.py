@@ -5,3 +5,7 @@ In reading order: `authority`, `clients`, `parts`, `form`, `tables`, `install`, 
 `exchange`, `snapshot`, `notify`, `retention`, `postgres`, `embedded`, `settings`, `tokens`,
 `limits`, `metrics`, `bodies`, `streams`, `openapi`, `asgi`, `serving`.
 """
+
+from synchrotron.server.asgi import asgi
+
+__all__ = ["asgi"]
