@@ -7,6 +7,7 @@ starts: PostgreSQL and HTTP, each in a process of its own.
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import statistics
 import subprocess
@@ -180,8 +181,8 @@ def meeting(alice: Replica, bob: Replica) -> str:
     reports = [replica.sync() for replica in (alice, bob, alice)]
     took_s = time.perf_counter() - begin_s
     replayed = sum(report.replayed for report in reports)
-    rejected = sum(report.rejected for report in reports)
-    return f"{took_s:.2f} s, {replayed} replayed, {rejected} closed by the other"
+    late = sum(o.state == "rejected" for replica in (alice, bob) for o in replica.outcomes())
+    return f"{took_s:.2f} s, {replayed} replayed, {late} closed by the other"
 
 
 # ---- where the server is -----------------------------------------------------------------
@@ -201,7 +202,11 @@ def on_postgres(folder: Path) -> Iterator[Open]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "synchrotron", "dev", "issues.app:app", "--port", str(port)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path.cwd()
+        command,
+        env={**os.environ, "TMPDIR": str(folder)},  # new data each time
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout is not None
     tokens: dict[str, str] = {}
