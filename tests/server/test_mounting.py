@@ -55,4 +55,8 @@ def test_the_server_is_made_by_the_name_that_the_documents_give() -> None:
     import synchrotron.server
     from synchrotron.server import asgi as documented
 
-    assert synchrotron.server.asgi is documented is asgi
+    for make in (documented, synchrotron.server.asgi):
+        with pytest.raises(UsageError, match="which tokens to accept"):
+            make(authority=MemoryAuthority(MemoryServer(shop.app)))
+    with pytest.raises(AttributeError, match="no attribute 'agsi'"):
+        synchrotron.server.agsi  # type: ignore[attr-defined]  # noqa: B018
