@@ -6,3 +6,21 @@ In reading order: `authority`, `clients`, `parts`, `form`, `parameters`, `tables
 `embedded`, `settings`, `tokens`, `limits`, `metrics`, `bodies`, `streams`, `openapi`, `asgi`,
 `serving`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synchrotron.server.asgi import asgi
+
+__all__ = ["asgi"]
+
+
+def __getattr__(name: str) -> Any:
+    # Not before it is asked for: MemoryServer uses parts of this package without its extra.
+    if name == "asgi":
+        from importlib import import_module
+
+        return import_module("synchrotron.server.asgi")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
