@@ -190,13 +190,17 @@ def install(
             help="The URL of a superuser, or of the database's owner with CREATEROLE.",
         ),
     ],
+    adopt: Annotated[
+        bool,
+        typer.Option("--adopt", help="Take over tables that exist already, with their rows."),
+    ] = False,
 ) -> None:
     """Put an application's tables, roles and policies into a PostgreSQL database.
 
     Repeatable: what is there already stays. Ends with 0, or with 1 and what is in the way;
     nothing was changed then.
     """
-    raise typer.Exit(install_app(Console(highlight=False), app, database))
+    raise typer.Exit(install_app(Console(highlight=False), app, database, adopt=adopt))
 
 
 SECRET_HELP = "Accept tokens that are signed by HS256 with this secret, of 32 bytes or more."

@@ -58,6 +58,8 @@ class Climate:
     """How likely a replica is to start with an older version of the application."""
     page_events: int | None = None
     max_backdate_ms: int | None = None
+    undo: float = 0.0
+    """How likely someone undoes a recent action instead of running another."""
 
 
 CALM = Climate()
@@ -89,4 +91,6 @@ def draw_climate(dice: Dice, *, membership: bool, rights: bool, older: bool) -> 
         older=dice.choice((0.0, 0.6)) if older else 0.0,
         page_events=dice.choice((None, None, None, 3, 9)),
         max_backdate_ms=dice.choice((None, None, None, 100_000)),
+        # Drawn last, so that histories without it are as they were.
+        undo=dice.choice((0.0, 0.0, 0.0, 0.2)),
     )

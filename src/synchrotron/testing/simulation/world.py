@@ -15,7 +15,7 @@ from synchrotron.core.messages import (
     SyncRequest,
     encode,
 )
-from synchrotron.errors import MachineError, UnknownOutcome
+from synchrotron.errors import MachineError, RefusedInAction, UnknownOutcome, UsageError
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.exchange import Next, Taken
 from synchrotron.store.database import MEMORY
@@ -38,6 +38,7 @@ KINDS = ("phone", "laptop", "tablet", "desktop", "watch", "spare")
 ROUNDS_MAX = 120
 """More than a lease lasts, at the longest wait between two requests."""
 MORE_DEVICES_MAX = 3
+UNDONE_OF_LATEST = 8
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class World:
     climate: Climate
     seed: object
     folder: Path
+    replay_all: bool = False
+    """Whether replicas leave nothing in place when history changes (S12)."""
     story: Story = field(default_factory=Story)
     report: SyncReport = field(default_factory=SyncReport)
     actions: dict[str, Tally] = field(default_factory=dict)
@@ -140,7 +143,7 @@ class World:
         return self._dice.randbytes(n)
 
     def asked(self, device: Device, request: SyncRequest | SnapshotRequest) -> None:
-        self.story.saw(encode(request))
+        self.story.saw(f"what {device.name} asks", encode(request))
         if isinstance(request, SyncRequest):
             for sent in request.actions:
                 copied = device.name in self.restored
@@ -148,14 +151,14 @@ class World:
 
     def serve(self, device: Device, request: SyncRequest) -> SyncAnswer:
         answer = device.connection.exchange(request)
-        self.story.saw(encode(answer))
+        self.story.saw(f"what {device.name} is answered", encode(answer))
         self.audit.exchanged(device.user, request, answer)
         return answer
 
     def serve_snapshot(self, device: Device, wish: SnapshotRequest) -> list[SnapshotChunk]:
         chunks = list(device.connection.snapshot(wish))
         for chunk in chunks:
-            self.story.saw(encode(chunk))
+            self.story.saw(f"the snapshot for {device.name}", encode(chunk))
         self.audit.snapshot(device.user, chunks)
         return chunks
 
@@ -165,10 +168,12 @@ class World:
             # Below what was pruned, a replica cannot tell that history is another.
             self._forgive_all_but_log(device)
         if taken.report.replayed:
-            self.tell(f"  {device.name} rolls back and replays {taken.report.replayed} actions")
+            text = f"  {device.name} rolls back and replays {taken.report.replayed} actions"
+            self.story.tell(self.network.now_ms, text, aside=True)
         for outcome in taken.outcomes:
             why = f" ({outcome.reason or outcome.detail})" if outcome.state != "accepted" else ""
             self.tell(f"  {outcome.id[-8:]} is {outcome.state}{why}")
+        self.story.saw(f"what {device.name} holds", device.holds())
         self.checks.knows(device)
         self.checks.holds(device)
 
@@ -213,7 +218,7 @@ class World:
         path = str(self.folder / f"{number}.db") if self.climate.files else MEMORY
         connection = self.server.connect(user)
         clock, entropy = self.network.clock, self._entropy
-        device = Device(name, user, app, path, connection, clock, entropy)
+        device = Device(name, user, app, path, connection, clock, entropy, self.replay_all)
         self.devices.append(device)
         return device
 
@@ -233,6 +238,9 @@ class World:
     # ---- ordinary steps ------------------------------------------------------------
 
     def _act(self, device: Device, dice: Dice) -> None:
+        if self.climate.undo and dice.chance(self.climate.undo):
+            self._undo(device, dice)
+            return
         query = Query(device.query, device.user, self.cast.users)
         sample = draw_sample(dice, device.app, query)
         if sample is None:
@@ -257,26 +265,44 @@ class World:
         self.checks.ran(device, ran)
         self.befall(device, dice)
 
+    def _undo(self, device: Device, dice: Dice) -> None:
+        """A user undoes one of the latest actions that the replica has, whoever ran it."""
+        records = device.engine.records()[-UNDONE_OF_LATEST:]
+        if not records:
+            return
+        undone = dice.choice(records)
+        try:
+            ran = device.engine.undo(undone.id)
+        except (UsageError, RefusedInAction) as error:
+            self.tell(f"{device.name} cannot undo {undone.id[-8:]}: {type(error).__name__}")
+            return
+        self.tell(f"{device.name} undoes {undone.name} {undone.id[-8:]}", "undo")
+        device.runs[ran.record.id] = ran.record.seed
+        self.checks.ran(device, ran)
+        self.befall(device, dice)
+
     def _sync(self, device: Device, dice: Dice) -> None:
         Session(self, device, dice).begin()
 
     def _decide_somewhere(self, device: Device, dice: Dice) -> None:
-        having = [d for d in self.devices if any(o.state == "parked" for o in d.engine.outcomes())]
+        having = [d for d in self.devices if d.parked()]
         self._decide(dice.choice(having) if having else device, dice)
 
     def _decide(self, device: Device, dice: Dice) -> None:
-        """A user retries or discards what is parked."""
-        parked = [o for o in device.engine.outcomes() if o.state == "parked"]
+        """A user retries or discards what is parked, mostly what they are working on."""
+        parked = device.parked()
         if not parked:
             return
-        outcome = dice.choice(parked)
+        record = dice.choice(parked)
+        if dice.chance(0.8):
+            record = max(parked, key=device.likeness)
         if dice.chance(0.75):
-            device.engine.retry(outcome.id)
-            self.tell(f"{device.name} retries {outcome.id[-8:]}")
+            device.engine.retry(record.id)
+            self.tell(f"{device.name} retries {record.id[-8:]}")
             self.checks.knows(device)
         else:
-            device.engine.discard(outcome.id)
-            self.tell(f"{device.name} discards {outcome.id[-8:]}")
+            device.engine.discard(record.id)
+            self.tell(f"{device.name} discards {record.id[-8:]}")
 
     # ---- trouble for all -----------------------------------------------------------
 
@@ -337,6 +363,16 @@ class World:
     def _change_rights(self, _: Device, dice: Dice) -> None:
         self._is_strict = not self._is_strict
         self.tell(f"the policy is {'put back' if self._is_strict else 'lifted'}", "rights")
+        if not self._is_strict:
+            for device in [d for d in self.devices if d.parked()]:
+                self._try_again(device, dice)
+
+    def _try_again(self, device: Device, dice: Dice) -> None:
+        """A user goes on, and decides of what was parked while that is on its way."""
+        for _ in range(3):
+            self._act(device, dice)
+        self._sync(device, dice)
+        self._decide(device, dice)
 
     # ---- trouble for one file ------------------------------------------------------
 
