@@ -59,7 +59,7 @@ from synchrotron.server.fates import Fates, read_fates
 from synchrotron.server.form import offers_of, require_order, require_protocol
 from synchrotron.server.gate import Gate, is_behind
 from synchrotron.server.history import History
-from synchrotron.server.installed import Installed
+from synchrotron.server.installed import Installed, read_installed
 from synchrotron.server.live import Live
 from synchrotron.server.parts import Parts, frame_of
 from synchrotron.server.shadow import Shadow
@@ -322,6 +322,8 @@ class ExchangeTransaction:
         """
         if not self.begun.policies_fit:
             await fetch(self._connection, "SELECT synchrotron.copy_policies()")
+            # What the new ones read, rights depend on from here on.
+            self._installed = await read_installed(self._connection)
         patches = [p for sent in request.actions for p in sent.patches]
         patches += [c.patch for c in request.corrections]
         wanted = dict.fromkeys(patch.audience for patch in patches)
