@@ -88,6 +88,15 @@ MUTANTS = (
         seed=0,
     ),
     Mutant(
+        "undo from known patches, not from what was applied",
+        "replica/revision.py",
+        "                if effect.applied is not None:\n"
+        "                    images.setdefault(effect.target.row, effect.before)",
+        "                patch = effect.known.patch if effect.known else effect.applied\n"
+        "                if patch is not None:\n"
+        "                    images.setdefault(effect.target.row, effect.before)",
+    ),
+    Mutant(
         "order by arrival, not by order keys",
         "replica/revision.py",
         "            entries.sort(key=_key)\n",
@@ -320,6 +329,12 @@ MUTANTS = (
         "            for _, id in islice(changes, count)\n"
         "        )\n",
         seed=0,
+    ),
+    Mutant(
+        "H4: what a retry changes is passed over",
+        "testing/exchanges.py",
+        "        upload = Upload(client, viewer, new, [*retried, *request.corrections])",
+        "        upload = Upload(client, viewer, new, request.corrections)",
     ),
     Mutant(
         "R2: an action that raised on replay is taken for accepted",

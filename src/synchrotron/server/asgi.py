@@ -11,9 +11,11 @@ import asyncio
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from types import ModuleType
 from typing import Any, Unpack
 
 import aiohttp
@@ -362,3 +364,12 @@ class Server:
 
 def _fields(problem: Problem) -> dict[str, Any]:
     return {name: getattr(problem, name) for name in problem.__struct_fields__}
+
+
+class _Callable(ModuleType):
+    """`synchrotron.server.asgi(…)` calls the function, though Python takes it for this module."""
+
+    __call__ = staticmethod(asgi)
+
+
+sys.modules[__name__].__class__ = _Callable

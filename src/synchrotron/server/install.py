@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
@@ -70,7 +71,26 @@ def install(app: Application, database: str, *, adopt: bool = False) -> Installe
             "superuser, or of the database's owner with CREATEROLE"
         ) from error
     except psycopg.Error as error:
-        raise InstallationError(f"PostgreSQL refuses: {error}") from error
+        raise InstallationError(f"PostgreSQL refuses: {error}\n{_remedy(str(error))}") from error
+
+
+_IN_BOTH = {
+    "iif": "CASE WHEN … THEN … ELSE … END",
+    "ifnull": "coalesce(…)",
+    "glob": "LIKE",
+    "instr": "LIKE",
+    "strftime": "a column that the action fills in",
+    "unixepoch": "a column that the action fills in",
+}
+"""What both databases take in place of what SQLite alone does."""
+
+
+def _remedy(complaint: str) -> str:
+    complaint = complaint.lower()
+    found = [word for word in _IN_BOTH if re.search(rf"\b{word}\b", complaint)]
+    instead = [f"in place of {word}, {_IN_BOTH[word]}" for word in found]
+    both = "Nothing was changed. Write what SQLite and PostgreSQL both take"
+    return ": ".join([both, *instead])
 
 
 class _Installation:
@@ -90,6 +110,7 @@ class _Installation:
         self._make_members()
         self._file("rights")
         self._file("exchange")
+        self._file("download")
         self._file("upload")
         self._file("retention")
         self._make_shadows()

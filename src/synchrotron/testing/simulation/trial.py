@@ -56,7 +56,7 @@ class Trial(Simulation):
             older=older,
             sets=sets,
             policy=policy if readonly else None,
-            relaxes=readonly and dice.chance(0.5),
+            relaxes=readonly and dice.chance(0.75),
             invariants=self.invariants,
             churn=self.regime == "churn",
         )

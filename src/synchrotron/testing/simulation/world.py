@@ -281,22 +281,24 @@ class World:
         Session(self, device, dice).begin()
 
     def _decide_somewhere(self, device: Device, dice: Dice) -> None:
-        having = [d for d in self.devices if any(o.state == "parked" for o in d.engine.outcomes())]
+        having = [d for d in self.devices if d.parked()]
         self._decide(dice.choice(having) if having else device, dice)
 
     def _decide(self, device: Device, dice: Dice) -> None:
-        """A user retries or discards what is parked."""
-        parked = [o for o in device.engine.outcomes() if o.state == "parked"]
+        """A user retries or discards what is parked, mostly what they are working on."""
+        parked = device.parked()
         if not parked:
             return
-        outcome = dice.choice(parked)
+        record = dice.choice(parked)
+        if dice.chance(0.8):
+            record = max(parked, key=device.likeness)
         if dice.chance(0.75):
-            device.engine.retry(outcome.id)
-            self.tell(f"{device.name} retries {outcome.id[-8:]}")
+            device.engine.retry(record.id)
+            self.tell(f"{device.name} retries {record.id[-8:]}")
             self.checks.knows(device)
         else:
-            device.engine.discard(outcome.id)
-            self.tell(f"{device.name} discards {outcome.id[-8:]}")
+            device.engine.discard(record.id)
+            self.tell(f"{device.name} discards {record.id[-8:]}")
 
     # ---- trouble for all -----------------------------------------------------------
 
@@ -357,6 +359,16 @@ class World:
     def _change_rights(self, _: Device, dice: Dice) -> None:
         self._is_strict = not self._is_strict
         self.tell(f"the policy is {'put back' if self._is_strict else 'lifted'}", "rights")
+        if not self._is_strict:
+            for device in [d for d in self.devices if d.parked()]:
+                self._try_again(device, dice)
+
+    def _try_again(self, device: Device, dice: Dice) -> None:
+        """A user goes on, and decides of what was parked while that is on its way."""
+        for _ in range(3):
+            self._act(device, dice)
+        self._sync(device, dice)
+        self._decide(device, dice)
 
     # ---- trouble for one file ------------------------------------------------------
 
