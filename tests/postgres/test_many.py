@@ -112,29 +112,37 @@ def test_no_request_reads_the_whole_of_history(serve: Serve) -> None:
     server = served(serve)
     alice, bob = member(server, "a"), member(server, "b", "bob")
     alice.ok(create_project(alice, 1, "p1", "alice", "bob"))
-    before = scans(server)
-    for turn in range(3):
+    counted = [scans(server)]
+    for turn in range(4):
         work(alice, bob, turn)
         time.sleep(1.1)  # a connection tells its counts once a second, at the end of a transaction
-    after = scans(server)
-    assert all(after[table].indexed > before[table].indexed for table in HISTORY)
-    assert {t: after[t].whole - before[t].whole for t in HISTORY} == dict.fromkeys(HISTORY, 0)
+        alice.pull()
+        bob.pull()
+        counted.append(scans(server))
+    first, *_, before_last, last = counted
+    for table in HISTORY:
+        assert last[table].whole == first[table].whole
+        assert last[table].indexed > first[table].indexed
+        read_early = counted[2][table].rows - counted[1][table].rows
+        read_late = last[table].rows - before_last[table].rows
+        assert 0 < read_late < read_early + 50, f"{table}: more rows for the same work, later"
 
 
 class Scans(NamedTuple):
-    """How often a table was read as a whole, and by an index."""
+    """How often a table was read as a whole, and by an index; how many rows that gave."""
 
     whole: int
     indexed: int
+    rows: int
 
 
 def scans(server: Served) -> dict[str, Scans]:
     found: list[Any] = execute(
         server.database,
-        "SELECT relname, seq_scan, idx_scan FROM pg_stat_user_tables"
+        "SELECT relname, seq_scan, idx_scan, idx_tup_fetch FROM pg_stat_user_tables"
         " WHERE schemaname = 'synchrotron'",
     )
-    return {table: Scans(whole, indexed) for table, whole, indexed in found}
+    return {table: Scans(*counts) for table, *counts in found}
 
 
 def work(alice: File, bob: File, turn: int) -> None:

@@ -86,6 +86,7 @@ BEGIN
             joined <> '{}' AND EXISTS (
                 SELECT FROM synchrotron.scopes AS s
                 WHERE s.order_key = a.order_key AND s.audience = ANY (joined)
+                OFFSET 0
             )
         FROM wanted AS w
         CROSS JOIN LATERAL (

@@ -87,6 +87,7 @@ BEGIN
             user_id = (SELECT synchrotron.user_id())
             OR EXISTS (
                 SELECT FROM synchrotron.scopes WHERE scopes.order_key = actions.order_key
+                OFFSET 0  -- else all that the reader sees may be read, into a hash
             )
         );
 END
