@@ -46,7 +46,7 @@ class TwinTrial(Trial):
             self.twins.append(Twin(*args, policies=policies, **options))
             return self.twins[-1]
 
-        return dataclasses.replace(cast, make_server=make_server)
+        return dataclasses.replace(cast, make_server=make_server, relaxes=False)
 
     def close(self) -> int:
         """How many requests were answered twice."""

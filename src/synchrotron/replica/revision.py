@@ -482,13 +482,18 @@ class Revision:
         for position, entry in entries.items():
             if entry.own and position not in self._removed:
                 now = outcome_of(entry, None)
-                if now != self._outcomes.get(position):
+                if _tells(now) != _tells(self._outcomes.get(position)):
                     news.append(now)
         return news
 
 
 def _key(entry: Entry) -> OrderKey:
     return entry.key
+
+
+def _tells(outcome: Outcome | None) -> tuple[str | None, ...]:
+    """What an application would say of an outcome: that the server has it by now is no news."""
+    return () if outcome is None else (outcome.state, outcome.reason, outcome.detail)
 
 
 def _traces(entries: Iterable[Entry]) -> set[tuple[Any, ...]]:

@@ -167,9 +167,10 @@ BEGIN
     DELETE FROM synchrotron.parts AS p WHERE p.client_id = client AND p.token <> its_token;
     INSERT INTO synchrotron.parts VALUES (client, its_token, its_part, its_frame, its_body)
     ON CONFLICT DO NOTHING;
-    -- A lease ends two seconds after the last part of its upload (H3).
-    UPDATE synchrotron.leases SET until_ms = least(until_ms, at_ms + 2000)
-    WHERE client_id = client;
+    -- A lease ends two seconds after the last part that came of its upload (H3). One that has
+    -- ended stays so: another's may have begun.
+    UPDATE synchrotron.leases SET until_ms = least(ends_ms, at_ms + 2000)
+    WHERE client_id = client AND until_ms > at_ms;
     DELETE FROM synchrotron.clients WHERE client_id = client AND number = -1;
     RETURN QUERY SELECT p.part, p.frame FROM synchrotron.parts AS p WHERE p.client_id = client;
 END $$;

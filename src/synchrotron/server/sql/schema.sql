@@ -53,7 +53,8 @@ CREATE TABLE IF NOT EXISTS synchrotron.leases (
     client_id text COLLATE "C" PRIMARY KEY,
     user_id text NOT NULL,
     audiences text[] NOT NULL,
-    until_ms bigint NOT NULL
+    until_ms bigint NOT NULL,               -- as it stands now: a part of its upload moves this
+    ends_ms bigint NOT NULL                 -- at the latest
 );
 
 CREATE TABLE IF NOT EXISTS synchrotron.audiences (

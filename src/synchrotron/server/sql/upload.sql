@@ -177,10 +177,10 @@ BEGIN
     THEN
         RETURN;
     END IF;
-    INSERT INTO synchrotron.leases VALUES (client, who, mine, at_ms + lease_ms)
+    INSERT INTO synchrotron.leases VALUES (client, who, mine, at_ms + lease_ms, at_ms + lease_ms)
     ON CONFLICT (client_id) DO UPDATE
         SET user_id = excluded.user_id, audiences = excluded.audiences,
-            until_ms = excluded.until_ms;
+            until_ms = excluded.until_ms, ends_ms = excluded.ends_ms;
     UPDATE synchrotron.clients SET bounces = 0 WHERE client_id = client;
 END $$;
 

@@ -138,7 +138,10 @@ class Simulation:
         cast = self.cast(dice)
         if self._climate is not None:
             return cast, self._climate
-        return cast, draw_climate(dice, membership=cast.churn, older=bool(cast.older))
+        climate = draw_climate(
+            dice, membership=cast.churn, rights=cast.relaxes, older=bool(cast.older)
+        )
+        return cast, climate
 
     @cached_property
     def steps(self) -> list[Step]:
