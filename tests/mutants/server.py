@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+GLANCES = "tests/postgres/test_glances.py::"
 SECURITY = "tests/postgres/test_security.py::"
 FIRST_HOUR = "tests/postgres/test_first_hour.py::"
 POLICIES = "tests/postgres/test_policies.py::"
@@ -32,9 +33,9 @@ SERVER_MUTANTS = (
     # ---- the gate and numbers ----------------------------------------------------------
     ServerMutant(
         "H3: no gate",
-        "server/gate.py",
-        '"SELECT synchrotron.is_behind(%s,',
-        '"SELECT false AND synchrotron.is_behind(%s,',
+        "server/sql/upload.sql",
+        "    RETURN EXISTS (\n        SELECT FROM (\n            SELECT s.order_key",
+        "    RETURN false AND EXISTS (\n        SELECT FROM (\n            SELECT s.order_key",
         GATE + "test_an_upload_that_does_not_know_what_its_user_can_see_is_behind[postgres]",
     ),
     ServerMutant(
@@ -46,9 +47,9 @@ SERVER_MUTANTS = (
     ),
     ServerMutant(
         "H3: the gate is asked only before the counter is taken",
-        "server/exchange.py",
-        "        return Seq(seq), behind\n",
-        "        return Seq(seq), False\n",
+        "server/sql/upload.sql",
+        "    behind := synchrotron.is_behind(who, mine, client, asked_from);",
+        "    behind := false;",
         "tests/postgres/test_gate.py",
     ),
     ServerMutant(
@@ -69,8 +70,8 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H2: the counter is not held",
         "server/sql/upload.sql",
-        "FROM synchrotron.counter AS k FOR UPDATE;",
-        "FROM synchrotron.counter AS k;",
+        "SELECT * INTO k FROM synchrotron.counter FOR UPDATE;",
+        "SELECT * INTO k FROM synchrotron.counter;",
         "tests/postgres/test_gate.py",
     ),
     # ---- an upload is a whole ----------------------------------------------------------
@@ -84,19 +85,63 @@ SERVER_MUTANTS = (
     ServerMutant(
         "O5: what was accepted is not remembered",
         "server/sql/upload.sql",
-        "    SET accepted = accepted + coalesce((",
-        "    SET accepted = accepted * coalesce((",
+        "SET accepted = c.accepted + numbers",
+        "SET accepted = c.accepted * numbers",
         "tests/testing/test_exchanges.py::"
         "test_what_was_accepted_is_remembered_with_its_holes[postgres]",
     ),
     ServerMutant(
         "O6: a number that was used does its work again",
         "server/sql/exchange.sql",
-        "SET number = its_number, token = its_token",
-        "SET token = its_token, number = number",
+        "THEN\n        UPDATE synchrotron.clients AS c SET number = its_number,",
+        "THEN\n        UPDATE synchrotron.clients AS c SET number = c.number,",
         SECURITY + "test_a_number_that_was_used_does_nothing",
     ),
+    # ---- questions that are answered at a glance ---------------------------------------
+    *(
+        ServerMutant(rule, "server/sql/exchange.sql", right, wrong, GLANCES + test)
+        for rule, right, wrong, test in (
+            (
+                "O6: a glance does not know copies",
+                "AND c.token = ANY (tokens) AND",
+                "AND",
+                "test_of_two_copies_of_a_file_the_second_that_asks_is_superseded",
+            ),
+            (
+                "O6: a glance answers twice",
+                "AND c.number < its_number\n      AND c.token = ANY (tokens) "
+                "AND c.token <> its_token",
+                "AND c.token = ANY (tokens)",
+                "test_a_question_that_came_before_does_nothing",
+            ),
+            (
+                "H9: a glance does not ask whose file it is",
+                "WHERE c.client_id = client AND c.user_id = who",
+                "WHERE c.client_id = client",
+                "test_another_users_client_id_gets_no_answer",
+            ),
+            (
+                "H11: a glance takes any history for this one",
+                "OR synchrotron.token_of(asked_from) IS DISTINCT FROM cursor_token",
+                "",
+                "test_a_question_from_another_history_is_of_a_new_epoch[cursor_token]",
+            ),
+            (
+                "F2: a glance overlooks what is new",
+                "    IF g.has_news OR",
+                "    IF",
+                "test_what_is_new_is_told",
+            ),
+        )
+    ),
     # ---- rights ------------------------------------------------------------------------
+    ServerMutant(
+        "H1: of many actions another one than the first is named",
+        "server/shadow.py",
+        "        for at, some in _divided(writes):\n            if first :=",
+        "        for at, some in reversed(list(_divided(writes))):\n            if first :=",
+        "tests/postgres/test_many.py",
+    ),
     ServerMutant(
         "H6: the shadow has no row level security",
         "server/install.py",
@@ -106,9 +151,9 @@ SERVER_MUTANTS = (
     ),
     ServerMutant(
         "H6: the shadow's policies are those of the installation",
-        "server/sql/exchange.sql",
-        "(SELECT policies_digest = synchrotron.digest_of_policies() FROM synchrotron.application)",
-        "true",
+        "server/sql/upload.sql",
+        "SELECT p.policies_digest = synchrotron.digest_of_policies() INTO policies_fit",
+        "SELECT true INTO policies_fit",
         SECURITY + "test_a_policy_that_is_changed_counts_from_the_next_upload",
     ),
     ServerMutant(
@@ -219,7 +264,7 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H10: a commit wakes nobody",
         "server/sql/upload.sql",
-        "    PERFORM pg_notify('synchrotron', notice);\n",
+        "        PERFORM pg_notify('synchrotron', notice || its_seq || '}');\n",
         "",
         "tests/postgres/test_commits.py::"
         "test_readers_of_another_process_are_woken_by_what_they_can_see",
