@@ -177,17 +177,19 @@ class ExchangeTransaction:
         (H9).
         """
         number, token = (exchange.number, exchange.token) if keep else (None, None)
-        [row] = await fetch(
+        [[row]] = await fetch_all(  # with the BEGIN of this transaction
             self._connection,
-            "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint,"
-            " %s::bigint, %s, %s::int8multirange, %s::text[])",
-            self._user,
-            exchange.client_id,
-            cursor,
-            seen,
-            number,
-            token,
-            *ids_of(exchange.client_id, offers),
+            (
+                "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint,"
+                " %s::bigint, %s, %s::int8multirange, %s::text[])",
+                self._user,
+                exchange.client_id,
+                cursor,
+                seen,
+                number,
+                token,
+                *ids_of(exchange.client_id, offers),
+            ),
         )
         self.begun = begun = Begun(*row)
         self.now_ms = begun.now_ms if self._given_now_ms is None else self._given_now_ms
