@@ -85,7 +85,7 @@ BEGIN
             )::text,
             joined <> '{}' AND EXISTS (
                 SELECT FROM synchrotron.scopes AS s
-                WHERE s.order_key = a.order_key AND s.audience = ANY (joined)
+                WHERE s.order_key = a.order_key AND s.audience || '' = ANY (joined)
                 OFFSET 0
             )
         FROM wanted AS w
