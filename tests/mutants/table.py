@@ -82,24 +82,29 @@ MUTANTS = (
     # ---- undo and replay ---------------------------------------------------------------
     Mutant(
         "undo by the latest image, not the earliest",
-        "replica/revision.py",
-        "images.setdefault(effect.target.row, effect.before)",
-        "images[effect.target.row] = effect.before",
+        "replica/ahead.py",
+        "images[row] = places[-1].before[row]",
+        "images[row] = places[0].before[row]",
         seed=0,
     ),
     Mutant(
         "undo from known patches, not from what was applied",
-        "replica/revision.py",
-        "                if effect.applied is not None:\n"
-        "                    images.setdefault(effect.target.row, effect.before)",
-        "                patch = effect.known.patch if effect.known else effect.applied\n"
-        "                if patch is not None:\n"
-        "                    images.setdefault(effect.target.row, effect.before)",
+        "store/log.py",
+        "                if effect.applied is not None:\n                    before.setdefault(",
+        "                known = effect.known[0] if effect.known else effect.applied\n"
+        "                if known is not None:\n                    before.setdefault(",
+        also=(
+            Edit(
+                "store/log.py",
+                "    before: Image | None = None\n\n\n_decode_undoing",
+                "    before: Image | None = None\n    known: Any = None\n\n\n_decode_undoing",
+            ),
+        ),
     ),
     Mutant(
         "order by arrival, not by order keys",
         "replica/revision.py",
-        "            entries.sort(key=_key)\n",
+        "        turns.sort(key=_key)\n",
         "",
         seed=2,
     ),
@@ -120,8 +125,8 @@ MUTANTS = (
     Mutant(
         "S10: a replica corrects an action whose code it lacks",
         "replica/revision.py",
-        "            return Attempt({}, may_correct=False)\n        try:",
-        "            return Attempt({})\n        try:",
+        "            return Attempt({}, may_correct=False)\n        did, error",
+        "            return Attempt({})\n        did, error",
         seed=26,
     ),
     Mutant(
@@ -137,6 +142,45 @@ MUTANTS = (
         "        if action is None or any(effect.foreign",
         "        if action is None or action.name == 'synchrotron:undo' or any(effect.foreign",
         seed=5,
+    ),
+    # ---- leaving in place --------------------------------------------------------------
+    Mutant(
+        "S12: what an action read does not count",
+        "store/statements.py",
+        "        if not statement.rests_on <= self.rested_on:\n"
+        "            self.rested_on |= statement.rests_on\n",
+        "",
+        seed=1,
+    ),
+    Mutant(
+        "S12: a predicate rests on the rows that it found, not on the table",
+        "replica/ahead.py",
+        "        return self._changed.isdisjoint(\n"
+        "            read_footprint(place.footprint).tables\n"
+        "        ) and self._taken_back.isdisjoint(place.before)\n",
+        "        return self._taken_back.isdisjoint(place.before)\n",
+        seed=0,
+    ),
+    Mutant(
+        "S12: an action sees what comes after it",
+        "replica/revision.py",
+        "        while self._ahead.met_by((target.row for target in did), self._runner.rested_on):",
+        "        while False:",
+        seed=1,
+    ),
+    Mutant(
+        "S12: who wrote a row that was taken back stays",
+        "replica/ahead.py",
+        " and self._taken_back.isdisjoint(place.before)",
+        "",
+        seed=0,
+    ),
+    Mutant(
+        "S12: a disputed action stays",
+        "store/log.py",
+        "            if (effect.known is None) != self.pending or not effect.is_undisputed:\n"
+        "                return None\n",
+        "            pass\n",
     ),
     # ---- taking answers in -------------------------------------------------------------
     Mutant(
@@ -339,7 +383,7 @@ MUTANTS = (
     Mutant(
         "R2: an action that raised on replay is taken for accepted",
         "replica/revision.py",
-        "            entry.error = attempt.error\n",
+        "        entry.error = attempt.error\n",
         "",
         seed=0,
     ),

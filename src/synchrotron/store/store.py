@@ -19,6 +19,7 @@ from synchrotron.store import local
 from synchrotron.store.capture import Capture
 from synchrotron.store.database import MACHINE, Database, machine_errors
 from synchrotron.store.encryption import Key
+from synchrotron.store.footprint import Footprints
 from synchrotron.store.functions import ActionFunctions
 from synchrotron.store.guard import action_rules, guard_triggers, query_rules
 from synchrotron.store.log import Log
@@ -58,8 +59,12 @@ class Store:
             raise
         self._rules = query_rules(definition.schema, definition.local)
         inspector = Inspector(self.writer, definition.local.virtual)
+        self.footprints = Footprints(self.writer, self.schema.tables)
         self.statements = Statements(
-            inspector, self.schema, action_rules(self.schema, definition.local)
+            inspector,
+            self.schema,
+            action_rules(self.schema, definition.local),
+            footprints=self.footprints,
         )
         self._queries = {
             self.writer: Statements(inspector, self.schema, self._rules, reads_only=True)

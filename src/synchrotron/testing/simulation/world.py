@@ -78,6 +78,8 @@ class World:
     climate: Climate
     seed: object
     folder: Path
+    replay_all: bool = False
+    """Whether replicas leave nothing in place when history changes (S12)."""
     story: Story = field(default_factory=Story)
     report: SyncReport = field(default_factory=SyncReport)
     actions: dict[str, Tally] = field(default_factory=dict)
@@ -141,7 +143,7 @@ class World:
         return self._dice.randbytes(n)
 
     def asked(self, device: Device, request: SyncRequest | SnapshotRequest) -> None:
-        self.story.saw(encode(request))
+        self.story.saw(f"what {device.name} asks", encode(request))
         if isinstance(request, SyncRequest):
             for sent in request.actions:
                 copied = device.name in self.restored
@@ -149,14 +151,14 @@ class World:
 
     def serve(self, device: Device, request: SyncRequest) -> SyncAnswer:
         answer = device.connection.exchange(request)
-        self.story.saw(encode(answer))
+        self.story.saw(f"what {device.name} is answered", encode(answer))
         self.audit.exchanged(device.user, request, answer)
         return answer
 
     def serve_snapshot(self, device: Device, wish: SnapshotRequest) -> list[SnapshotChunk]:
         chunks = list(device.connection.snapshot(wish))
         for chunk in chunks:
-            self.story.saw(encode(chunk))
+            self.story.saw(f"the snapshot for {device.name}", encode(chunk))
         self.audit.snapshot(device.user, chunks)
         return chunks
 
@@ -166,10 +168,12 @@ class World:
             # Below what was pruned, a replica cannot tell that history is another.
             self._forgive_all_but_log(device)
         if taken.report.replayed:
-            self.tell(f"  {device.name} rolls back and replays {taken.report.replayed} actions")
+            text = f"  {device.name} rolls back and replays {taken.report.replayed} actions"
+            self.story.tell(self.network.now_ms, text, aside=True)
         for outcome in taken.outcomes:
             why = f" ({outcome.reason or outcome.detail})" if outcome.state != "accepted" else ""
             self.tell(f"  {outcome.id[-8:]} is {outcome.state}{why}")
+        self.story.saw(f"what {device.name} holds", device.holds())
         self.checks.knows(device)
         self.checks.holds(device)
 
@@ -214,7 +218,7 @@ class World:
         path = str(self.folder / f"{number}.db") if self.climate.files else MEMORY
         connection = self.server.connect(user)
         clock, entropy = self.network.clock, self._entropy
-        device = Device(name, user, app, path, connection, clock, entropy)
+        device = Device(name, user, app, path, connection, clock, entropy, self.replay_all)
         self.devices.append(device)
         return device
 
