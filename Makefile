@@ -5,6 +5,7 @@ BIN    = $(VENV)/bin
 PYTHON =
 SEEDS  = 1000
 LIVES  = 1000
+FLEET  =
 FIRST  = 0
 MUTANTS =
 ARGS   =
@@ -49,8 +50,12 @@ else
 	$(BIN)/python -m tests.mutants.hunt $(ARGS)
 endif
 
-crashes: $(VENV)/dev  ## replicas killed at random moments; LIVES=n
+crashes: $(VENV)/dev  ## replicas killed at random moments; LIVES=n; FLEET=seconds: servers and PostgreSQL too
+ifeq ($(FLEET),)
 	$(BIN)/python -m tests.crashes.lives --lives $(LIVES)
+else
+	$(BIN)/python -m tests.postgres.deaths --seconds $(FLEET)
+endif
 
 bench: $(VENV)/dev  ## the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-ALL = ("local_run", "divergence", "http", "postgres", "strictness")
+ALL = ("local_run", "divergence", "http", "postgres", "memory", "strictness")
 
 for name in sys.argv[1:] or ALL:
     import_module(f"benchmarks.{name}").main()

@@ -33,6 +33,7 @@ class App(Definition):
         strict: bool | None = None,
         key: str | bytes | None = None,
         entropy: Entropy | None = None,
+        replay_all: bool = False,
     ) -> Replica:
         """Open a replica's database, or make one; `":memory:"` lives until it is closed.
 
@@ -44,7 +45,8 @@ class App(Definition):
         and reports what it reaches for outside of its arguments and rows; left out, the
         environment variable `SYNCHROTRON_STRICT` says. `key` encrypts the file, where
         `apsw-sqlite3mc` is installed in place of `apsw`; a database in memory needs none.
-        Raises `FileError`.
+        Raises `FileError`. `replay_all` runs each later action again where history changes, also
+        those that rest on nothing that did; it comes to the same, and is slower.
         """
         on_close = None
         if server is not None:
@@ -62,6 +64,7 @@ class App(Definition):
             clock=clock,
             entropy=entropy,
             key=key,
+            replay_all=replay_all,
             strict=_strict_by_environment() if strict is None else strict,
         )
 
@@ -78,6 +81,6 @@ def _connect(
 
     if transport is not None:
         raise UsageError("a replica has one way to its server: server=… or transport=…")
-    if token is None:
+    if not token:  # an empty text, too, such as an environment variable that is not set
         raise UsageError("who is using the server? Open the replica with token=…")
     return HttpTransport(server, token, user=user)

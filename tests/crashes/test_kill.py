@@ -29,7 +29,7 @@ MUTANTS = [
     Mutant(
         "A1: the log entry is committed after the rows",
         "replica/engine.py",
-        "                self.store.log.add_run(n, record, changes)\n",
+        "                self.store.log.add_run(n, record, changes, rests_on)\n",
         "            __import__('time').sleep(0.003)\n"
         "            with self.store.database.transaction():\n"
         "                self.store.log.add_run(n, record, changes)\n",
@@ -37,8 +37,8 @@ MUTANTS = [
     Mutant(
         "S1: undoing is committed before the replay",
         "replica/revision.py",
-        "        self._undo(undone)\n",
-        "        self._undo(undone)\n"
+        "        gone = self._prepare(places)\n",
+        "        gone = self._prepare(places)\n"
         '        self._store.writer.execute("COMMIT")\n'
         "        __import__('time').sleep(0.003)\n"
         '        self._store.writer.execute("BEGIN IMMEDIATE")\n',

@@ -267,6 +267,7 @@ def test_a_replay_gets_the_same_ids_time_and_dice(world, rows):
 
     @app.action
     def look(ctx: Context) -> None:
+        ctx.execute("SELECT * FROM counter")  # an earlier one comes late
         dice = ctx.execute("SELECT random() AS a, datetime('now') AS b, randomblob(4) AS c")[0]
         ids = [ctx.new_id("counter"), ctx.new_id("counter"), ctx.new_id("counter", "k", 1)]
         assert len(set(ids)) == 3

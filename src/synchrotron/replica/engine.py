@@ -77,10 +77,17 @@ class Ran(msgspec.Struct):
 class Engine:
     """One replica's transactions. `clock` gives milliseconds, `entropy(n)` n random bytes."""
 
-    def __init__(self, store: Store, clock: Callable[[], int], entropy: Entropy) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], int],
+        entropy: Entropy,
+        *,
+        replay_all: bool = False,
+    ) -> None:
         self.store = store
         self.lock = threading.RLock()
-        self._runner = self._first_runner = Runner(store)
+        self._runner = self._first_runner = Runner(store, replay_all=replay_all)
         self._stamps = Stamps(store.writer)
         self._clock = clock
         self._entropy = entropy
@@ -153,7 +160,8 @@ class Engine:
             with self.store.database.transaction():
                 n, at, record = self._stamp(action, arguments)
                 result, changes = self._first_runner.run(action, record, arguments)
-                self.store.log.add_run(n, record, changes)
+                rests_on = self._first_runner.rested_on
+                self.store.log.add_run(n, record, changes, rests_on)
             self._stamps.committed(n, at)
         return Ran(record, result, changes)
 

@@ -88,6 +88,7 @@ class Replica:
         entropy: Entropy | None = None,
         key: Key | None = None,
         strict: bool = False,
+        replay_all: bool = False,
         on_close: Callable[[], object] | None = None,
     ) -> None:
         self._definition = definition
@@ -106,7 +107,7 @@ class Replica:
             key=key,
         )
         self._database = store.database
-        self._engine = Engine(store, clock or machine_clock, entropy)
+        self._engine = Engine(store, clock or machine_clock, entropy, replay_all=replay_all)
         self._live = LiveQueries(self._listeners, Elsewhere(self._engine).has_committed)
         self._syncing = Syncing(self._engine, transport, self._listeners, self._announce)
         self._background: Background | None = None

@@ -4,22 +4,24 @@ A revision is staged first, as changes to entries of the log, and then carried o
 the caller's transaction (S1):
 
 1. The earliest order key that changes is where histories part.
-2. Everything from there on is undone, by the images that this replica kept itself.
+2. Everything from there on is undone, by the images that this replica kept itself, but for
+   what rests on nothing that changes (`ahead`).
 3. In order, each action runs again. For an action that the server has, what the run
    produced is compared row by row with what is known, and `decide` chooses.
 
-What cannot be undone in order is never undone: the cost is that of the actions from the
-earliest change on (S2).
+The cost is that of the actions from the earliest change on (S2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 import apsw
 
+from synchrotron.app.action import Action
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before, Decision, decide
 from synchrotron.core.ids import ActionId, Audience, Seq
@@ -27,12 +29,14 @@ from synchrotron.core.patches import Patch, RowKey, Target
 from synchrotron.core.plan import FastForward, InStep, Rewind, make_plan
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ForeignKeyError, MachineError
+from synchrotron.replica.ahead import Ahead
 from synchrotron.replica.outcomes import Outcome, Reason, SetAside, outcome_of
 from synchrotron.replica.runner import MissingParent, PointsNowhere, Runner
 from synchrotron.store.database import is_machine_error
 from synchrotron.store.effects import Effect, effects_of
-from synchrotron.store.log import Entry
-from synchrotron.store.rows import Image
+from synchrotron.store.footprint import NOTHING, read_footprint
+from synchrotron.store.log import Entry, Place
+from synchrotron.store.rows import Image, Images
 from synchrotron.store.state import State
 from synchrotron.store.store import Store
 
@@ -80,12 +84,17 @@ class Revision:
         self._entries: dict[int, Entry] = {}
         self._changed: dict[int, Entry] = {}
         self._added: dict[ActionId, Entry] = {}
+        self._touched: set[int] = set()
         self._removed: set[int] = set()
         self._starts: list[OrderKey] = []
         self._floor_rows: dict[Target, Image | None] = {}
         self._left: set[Audience] = set()
         self._outcomes: dict[int, Outcome] = {}
         self._parked: list[Outcome] = []
+        self._tables: set[str] = set()
+        self._ahead = Ahead((), self._write_images, NOTHING)
+        self._actions = store.definition.actions.keys()
+        self._execute = store.writer.cursor().execute
         self._next_own, self._next_other = store.log.next_positions()
         self._next_own = max(self._next_own, state.n + 1)
 
@@ -121,6 +130,7 @@ class Revision:
     def touch(self, entry: Entry) -> None:
         """History changes at this action: it and all after it are replayed."""
         self._starts.append(entry.key)
+        self._touched.add(entry.position)
         self.keep(entry)
 
     def keep(self, entry: Entry) -> None:
@@ -220,51 +230,83 @@ class Revision:
 
         Raises `MachineError` and `FloorClash`; the caller then rolls back.
         """
+        places: list[Place] = []
         match make_plan(self._starts, self._log.last_key()):
             case InStep():
-                entries: list[Entry] = []
-                undone: list[Entry] = []
                 start = None
             case FastForward(start):
-                undone, entries = [], sorted(self._added.values(), key=_key)
+                pass
             case Rewind(start):
-                undone = [self._load(entry) for entry in self._log.since(start)]
-                entries = [e for e in undone if e.position not in self._removed]
-                entries += self._added.values()
-        left_out: list[tuple[ActionRecord, Target]] = []
-        tables: set[str] = set()
-        traces = _traces(undone)
-        self._undo(undone)
-        self._store_early(entries)
-        if start is not None:
-            tables = self._put_floor_rows()
-            self._forget_left(entries)
-            entries.sort(key=_key)
-            left_out = self._replay(entries, start)
-        self._log.save(entries)
+                places = self._log.places(start)
+        old = {place.position for place in places}
+        gone = self._prepare(places)
+        self._store_early(old)
+        if start is None:
+            replayed, left_out = list[Entry](), list[tuple[ActionRecord, Target]]()
+        else:
+            gone |= self._put_floor_rows()
+            turns = self._turns(places)
+            self._forget_left(turns)
+            replayed, left_out = self._replay(turns, start)
+        changed = {entry.position: entry for entry in replayed}
+        changed |= {at: entry for at, entry in self._changed.items() if at in old - self._removed}
+        self._log.save(changed.values())
         self.state.pending_from = self._lowest_pending()
         self.state.knows(self._log.last_key())
-        tables.update(table for table, *_ in traces ^ _traces(entries))
-        old = {entry.position for entry in undone}
-        replayed = sum(entry.position in old for entry in entries)
-        return Revised(replayed, tables, self._news(entries), left_out)
+        again = sum(entry.position in old for entry in replayed)
+        return Revised(again, self._tables | gone, self._news(replayed), left_out)
 
-    def _undo(self, entries: list[Entry]) -> None:
-        """Put back, for each row, the image before the earliest of these actions."""
-        images: dict[RowKey, Image | None] = {}
-        for entry in entries:
-            for effect in entry.effects.values():
-                if effect.applied is not None:
-                    images.setdefault(effect.target.row, effect.before)
-        if images:
-            with self._store.rows.unchecked():
-                self._store.rows.write(images)
+    def _prepare(self, places: list[Place]) -> set[str]:
+        """Take back what must run again in any case; give the tables that lost rows for good."""
+        nothing_stays = self._runner.replay_all or self._floor_rows or self._left
+        gone: set[str] = set()
+        for place in places:
+            if loaded := self._entries.get(place.position):
+                place.footprint, place.newest = loaded.footprint, loaded.newest
+                place.unsettled = loaded.pending or loaded.unsent
+            if nothing_stays or self._must_run(place):
+                place.footprint = None
+            if place.position in self._removed:
+                gone.update(row.table for row in place.before)
+        self._ahead = Ahead(places, self._write_images, self._store.footprints.unique)
+        lost = [row for place in places if place.footprint is None for row in place.before]
+        self._ahead.take_back(lost, NOTHING)
+        for place in places:
+            if place.position in self._removed or self._moved(place):
+                self._ahead.changed(place.before)
+        return gone
 
-    def _store_early(self, replayed: list[Entry]) -> None:
-        """Store what is not replayed: standing is read from the log before the start."""
+    def _must_run(self, place: Place) -> bool:
+        if place.position in self._touched or place.position in self._removed:
+            return True
+        if place.footprint is None:
+            return True
+        name, version, _ = read_footprint(place.footprint)
+        return (name, version) not in self._actions
+
+    def _turns(self, places: list[Place]) -> list[Place | Entry]:
+        """Who is to be looked at again, in order: entries run, places may stay."""
+        turns: list[Place | Entry] = list(self._added.values())
+        turns += [
+            self._entries[place.position] if self._moved(place) else place
+            for place in places
+            if place.position not in self._removed
+        ]
+        turns.sort(key=_key)
+        return turns
+
+    def _moved(self, place: Place) -> bool:
+        entry = self._entries.get(place.position)
+        return entry is not None and entry.key != place.key
+
+    def _write_images(self, images: Images) -> None:
+        with self._store.rows.unchecked():
+            self._store.rows.write(images)
+
+    def _store_early(self, later: set[int]) -> None:
+        """Store what comes before the start: standing is read from the log there."""
         self._log.remove(self._removed)
-        later = {entry.position for entry in replayed}
-        gone = later | self._removed
+        gone = later | self._removed | {entry.position for entry in self._added.values()}
         self._log.save(e for e in self._changed.values() if e.position not in gone)
 
     def _put_floor_rows(self) -> set[str]:
@@ -290,9 +332,9 @@ class Revision:
                 raise FloorClash(str(error)) from error
         return {row.table for row in images}
 
-    def _forget_left(self, entries: list[Entry]) -> None:
+    def _forget_left(self, turns: list[Place | Entry]) -> None:
         if self._left:
-            for entry in entries:
+            for entry in map(self._entry, turns):
                 entry.effects = {
                     target: effect
                     for target, effect in entry.effects.items()
@@ -305,48 +347,96 @@ class Revision:
 
     # ---- replaying -----------------------------------------------------------------
 
-    def _replay(self, entries: list[Entry], start: OrderKey) -> list[tuple[ActionRecord, Target]]:
+    def _replay(
+        self, turns: list[Place | Entry], start: OrderKey
+    ) -> tuple[list[Entry], list[tuple[ActionRecord, Target]]]:
+        """Give who ran again, and known patches that could not be applied."""
+        replayed: list[Entry] = []
         left_out: list[tuple[ActionRecord, Target]] = []
         before = self._log.before(start, self.state.floor_seq)
-        for entry in entries:
-            had_unsent = entry.unsent
-            attempt = self._attempt(entry, entries, start)
-            entry.error = attempt.error
-            if entry.pending:
-                self._take(entry, attempt)
-            else:
-                failed = self._settle(entry, attempt, before, had_unsent)
-                left_out += [(entry.record, target) for target in failed]
+        ahead = self._ahead
+        for at, turn in enumerate(turns):
+            if isinstance(turn, Place):
+                stays = ahead.stays(turn)
+                if not stays:
+                    ahead.take_back(turn.before, NOTHING)
+                ahead.passed(turn)
+                if stays:
+                    before = before.then(turn.newest, unsettled=turn.unsettled)
+                    continue
+            entry = self._entry(turn)
+            failed = self._replay_one(entry, islice(turns, at), start, before)
+            left_out += [(entry.record, target) for target in failed]
+            replayed.append(entry)
             before = before.then(entry.newest, unsettled=entry.pending or entry.unsent)
-        return left_out
+        return replayed, left_out
 
-    def _attempt(self, entry: Entry, entries: list[Entry], start: OrderKey) -> Attempt:
+    def _entry(self, turn: Place | Entry) -> Entry:
+        if isinstance(turn, Entry):
+            return turn
+        return self._entries.get(turn.position) or self._load(turn.entry())
+
+    def _replay_one(
+        self, entry: Entry, earlier: Iterable[Place | Entry], start: OrderKey, before: Before
+    ) -> list[Target]:
+        had_unsent, old = entry.unsent, _traces(entry)
+        # Known patches may be applied: nothing that lies ahead may be in their way.
+        unique = self._store.footprints.unique.intersection(t.table for t in entry.effects)
+        self._ahead.take_back([target.row for target in entry.effects], unique)
+        attempt = self._attempt(entry, earlier, start)
+        entry.error = attempt.error
+        failed: list[Target] = []
+        if entry.pending:
+            self._take(entry, attempt)
+        else:
+            failed = self._settle(entry, attempt, before, had_unsent)
+        changed = {target.row for target, *_ in old ^ _traces(entry)}
+        self._ahead.changed(changed)
+        self._tables.update(row.table for row in changed)
+        return failed
+
+    def _attempt(self, entry: Entry, earlier: Iterable[Place | Entry], start: OrderKey) -> Attempt:
         """Run an action again inside a savepoint, which is left open for the decision."""
         record = entry.record
         action = self._store.definition.action_of(record)
-        self._store.writer.execute("SAVEPOINT synchrotron_replay")
+        self._execute("SAVEPOINT synchrotron_replay")
+        entry.rests_on = None
         if action is None or any(effect.foreign for effect in entry.effects.values()):
             return Attempt({}, may_correct=False)
+        did, error = self._run(action, record)
+        while self._ahead.met_by((target.row for target in did), self._runner.rested_on):
+            self._execute("ROLLBACK TO synchrotron_replay")
+            self._execute("RELEASE synchrotron_replay")
+            self._ahead.take_back([target.row for target in did], self._runner.rested_on)
+            self._execute("SAVEPOINT synchrotron_replay")
+            did, error = self._run(action, record)
+        if error is None:
+            entry.rests_on = self._runner.rested_on
+            return Attempt(did)
+        if isinstance(error, PointsNowhere) and not entry.pending:
+            before = [self._entry(turn) for turn in earlier]
+            if not any(self._known_missing(m, before, start) for m in error.missing):
+                return Attempt({}, may_correct=False)
+        kind = ForeignKeyError if isinstance(error, PointsNowhere) else type(error)
+        return Attempt({}, error=f"{kind.__name__}: {error}")
+
+    def _run(
+        self, action: Action[Any, Any], record: ActionRecord
+    ) -> tuple[dict[Target, Effect], Exception | None]:
+        """What an action did, or why it raised: then it is taken back."""
         try:
             _, changes = self._runner.run(action, record, action.arguments(record.args))
         except BaseException as error:
             if self._store.writer.in_transaction:
-                self._store.writer.execute("ROLLBACK TO synchrotron_replay")
+                self._execute("ROLLBACK TO synchrotron_replay")
+            if isinstance(error, MachineError) or not isinstance(error, Exception):
+                raise
             if is_machine_error(error):
-                if isinstance(error, MachineError) or not isinstance(error, Exception):
-                    raise
                 raise MachineError(f"replaying {record.name}: {error!r}") from error
-            if isinstance(error, PointsNowhere) and not entry.pending:
-                known = any(self._known_missing(m, entry, entries, start) for m in error.missing)
-                if not known:
-                    return Attempt({}, may_correct=False)
-            kind = ForeignKeyError if isinstance(error, PointsNowhere) else type(error)
-            return Attempt({}, error=f"{kind.__name__}: {error}")
-        return Attempt(effects_of(self._store.schema.tables, changes))
+            return {}, error
+        return effects_of(self._store.schema.tables, changes), None
 
-    def _known_missing(
-        self, missing: MissingParent, entry: Entry, entries: list[Entry], start: OrderKey
-    ) -> bool:
+    def _known_missing(self, missing: MissingParent, earlier: list[Entry], start: OrderKey) -> bool:
         """Whether the replica knows that the row is missing there, and not merely hidden (A9).
 
         It does if a patch above its floor deleted the row, or the insert it knew was removed.
@@ -356,7 +446,7 @@ class Revision:
         table = self._store.schema.tables[missing.parent]
         named = next((v for v in missing.values if isinstance(v, str)), None)
         stored = self._log.mentioning(named or missing.parent, start)
-        for one in (*stored, *(e for e in entries if e.key < entry.key)):
+        for one in (*stored, *earlier):
             for effect in one.effects.values():
                 if effect.table == table.name and table.denotes(
                     effect.key, effect.before, missing.columns, missing.values
@@ -371,7 +461,7 @@ class Revision:
     def _take(self, entry: Entry, attempt: Attempt) -> None:
         """An own pending action simply gets its new patches."""
         if attempt.may_correct:
-            self._store.writer.execute("RELEASE synchrotron_replay")
+            self._execute("RELEASE synchrotron_replay")
             entry.effects = attempt.did
             return
         # Its code is gone from this version: what it did before is all there is.
@@ -395,7 +485,7 @@ class Revision:
         befores = {target: done.before for target, done in did.items()}
         left_out: list[Target] = []
         if chosen == {target: done.applied for target, done in did.items()}:
-            self._store.writer.execute("RELEASE synchrotron_replay")
+            self._execute("RELEASE synchrotron_replay")
         else:
             befores = self._apply(chosen)
             left_out = [target for target in chosen if target not in befores]
@@ -423,8 +513,8 @@ class Revision:
 
     def _apply(self, patches: dict[Target, Patch]) -> dict[Target, Image | None]:
         """Instead of what the replay did, apply patches."""
-        self._store.writer.execute("ROLLBACK TO synchrotron_replay")
-        self._store.writer.execute("RELEASE synchrotron_replay")
+        self._execute("ROLLBACK TO synchrotron_replay")
+        self._execute("RELEASE synchrotron_replay")
         here = {t: p for t, p in patches.items() if t.table in self._store.schema.tables}
         if not here:
             return {}
@@ -482,20 +572,24 @@ class Revision:
         for position, entry in entries.items():
             if entry.own and position not in self._removed:
                 now = outcome_of(entry, None)
-                if now != self._outcomes.get(position):
+                if _tells(now) != _tells(self._outcomes.get(position)):
                     news.append(now)
         return news
 
 
-def _key(entry: Entry) -> OrderKey:
-    return entry.key
+def _key(turn: Place | Entry) -> OrderKey:
+    return turn.key
 
 
-def _traces(entries: Iterable[Entry]) -> set[tuple[Any, ...]]:
-    """What each entry did to each row. A row on which all did the same as before is the same."""
+def _tells(outcome: Outcome | None) -> tuple[str | None, ...]:
+    """What an application would say of an outcome: that the server has it by now is no news."""
+    return () if outcome is None else (outcome.state, outcome.reason, outcome.detail)
+
+
+def _traces(entry: Entry) -> set[tuple[Any, ...]]:
+    """What an entry did to each row. Where that is the same as before, the row is, too."""
     return {
-        (*effect.target, entry.position, effect.applied, effect.before)
-        for entry in entries
-        for effect in entry.effects.values()
+        (target, effect.applied, effect.before)
+        for target, effect in entry.effects.items()
         if effect.applied is not None
     }

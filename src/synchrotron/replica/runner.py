@@ -29,6 +29,7 @@ from synchrotron.errors import (
 )
 from synchrotron.store.capture import Change, Full
 from synchrotron.store.database import is_machine_error
+from synchrotron.store.footprint import NOTHING, Tables
 from synchrotron.store.store import Store
 
 
@@ -63,11 +64,17 @@ class PointsNowhere(ForeignKeyError):
 class Runner:
     """Runs actions. It is what their contexts execute SQL on."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, replay_all: bool = False) -> None:
         self._store = store
+        self.replay_all = replay_all
+        """Whether replays leave nothing in place (S2)."""
         self._statements = store.statements
         self.tables = store.schema.tables
         self._failure: BaseException | None = None
+        self._is_blurred = False
+        self.rested_on: Tables | None = None
+        """What decided how the last run came out, beside its record and the rows that it
+        changed; None where that is not known (S2)."""
 
     def run(
         self, action: Action[Any, Any], record: ActionRecord, arguments: Arguments
@@ -79,7 +86,8 @@ class Runner:
         """
         store = self._store
         context = Context(record, self)
-        self._failure = None
+        self._failure, self._is_blurred, self.rested_on = None, False, None
+        self._statements.rested_on = NOTHING
         store.functions.context = context  # from here on SQL's clock and dice are its own
         store.capture.start()
         try:
@@ -89,6 +97,7 @@ class Runner:
         except Exception:
             if self._failure is not None:
                 raise self._failure from None
+            self._note_footprint(store.capture.touched())
             raise
         finally:
             store.capture.stop()
@@ -97,10 +106,17 @@ class Runner:
         if self._failure is not None:
             raise self._failure
         changes = store.capture.changes()
+        # A row that came out as it was is no change, but was looked at.
+        more = store.capture.left_as_it_was(changes)
+        self._note_footprint(store.capture.touched() if more else NOTHING)
         self._check_foreign_keys(changes)
         for change in changes:
             self._check(record, change)
         return result, changes
+
+    def _note_footprint(self, touched: Tables) -> None:
+        if not self._is_blurred:
+            self.rested_on = self._statements.rested_on | touched
 
     def _check(self, record: ActionRecord, change: Change) -> None:
         """Judge a change: values in form (A5), audiences kept (A10, A11)."""
@@ -155,6 +171,7 @@ class Runner:
 
     def _explain(self, error: BaseException) -> NoReturn:
         self._store.capture.doubt()  # a failed statement's changes were rolled back
+        self._is_blurred = True  # and which rows were in its way is not known
         local = self._store.triggers.failed()
         if local or is_machine_error(error) or not self._store.writer.in_transaction:
             self._fail(error)
@@ -170,7 +187,23 @@ class Runner:
                 f"{text}: give every column of a primary key a value; a key of one TEXT or UUID "
                 "column may be left out of the INSERT, and then gets ctx.new_id of its table"
             ) from error
-        raise ConstraintError(text) from error
+        raise ConstraintError(text + self._remedy(text)) from error
+
+    def _remedy(self, text: str) -> str:
+        """What to do about a constraint, where that can be told."""
+        key = self._taken_key(text)
+        return (
+            f": this key is taken. Leave {key} out of the INSERT or ask ctx.new_id, and no other "
+            "action makes the same; to write the row anew, say ON CONFLICT"
+            if key
+            else ""
+        )
+
+    def _taken_key(self, text: str) -> str | None:
+        """The primary key that a violated UNIQUE is about, if it is about one of one column."""
+        table, _, column = text.removeprefix("UNIQUE constraint failed: ").partition(".")
+        found = self._store.schema.tables.get(table)
+        return column if found is not None and found.key == (column,) else None
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Abort the action, also if it swallows this (A7)."""

@@ -10,7 +10,7 @@ WITHOUT ROWID give the hook no other.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sized
 from typing import Any
 
 import apsw
@@ -99,6 +99,14 @@ class Capture:
             if (old is None and new is not None) or not same_row(old, new):
                 found.append(Change(table, old, new))
         return found
+
+    def touched(self) -> frozenset[str]:
+        """The tables of every row that was written, also of those that came out as they were."""
+        return frozenset([table for table, _ in self._first])
+
+    def left_as_it_was(self, changes: Sized) -> bool:
+        """Whether a row was written that is not among these changes: it came out as before."""
+        return len(self._first) > len(changes)
 
     def _read(self, table: str, key: Full) -> Full | None:
         return self._connection.execute(self._select[table], key).fetchone()

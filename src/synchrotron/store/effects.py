@@ -55,6 +55,16 @@ class Effect(msgspec.Struct, array_like=True, omit_defaults=True):
         return self.overruled or self.accepted != fingerprint(self.applied)
 
     @property
+    def is_undisputed(self) -> bool:
+        """Whether the last replay did what the server knows, if that knows anything.
+
+        Then the same replay would be applied again, with and without standing.
+        """
+        if self.unsent or self.denied or self.overruled or self.foreign:
+            return False
+        return self.known is None or self.known.patch == self.applied
+
+    @property
     def matters(self) -> bool:
         return bool(self.applied or self.known or self.unsent or self.denied or self.accepted)
 

@@ -15,20 +15,34 @@ from typing import Any
 import apsw
 import msgspec
 
-from synchrotron.app.schema import Table
+from synchrotron.app.schema import Image, Table
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before
 from synchrotron.core.ids import ActionId, Audience, Seq, split_action_id
-from synchrotron.core.patches import Target
+from synchrotron.core.patches import RowKey, Target
 from synchrotron.core.records import ActionRecord
 from synchrotron.store.capture import Change
 from synchrotron.store.effects import Effect, effects_of, grow
+from synchrotron.store.footprint import Tables, footprint_text, read_footprint
 
-_COLUMNS = "position, order_key, record, seq, unsent, sent_in, error, changes, effects"
+_COLUMNS = "position, order_key, record, seq, unsent, sent_in, error, footprint, changes, effects"
 
 
 _encode_effects = msgspec.msgpack.Encoder().encode
 _decode_effects = msgspec.msgpack.Decoder(list[Effect]).decode
+
+
+class _Undoing(msgspec.Struct, array_like=True):
+    """Of an effect, what undo needs: the rest is skipped."""
+
+    table: str
+    key: tuple[Any, ...]
+    audience: str
+    applied: Any = None
+    before: Image | None = None
+
+
+_decode_undoing = msgspec.msgpack.Decoder(list[_Undoing]).decode
 _encode_changes = msgspec.msgpack.Encoder().encode
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 
@@ -42,6 +56,8 @@ class Entry(msgspec.Struct):
     effects: dict[Target, Effect]
     sent_in: int | None = None
     error: str | None = None
+    rests_on: Tables | None = None
+    """The tables that decided how its last run came out; None where that is not known."""
 
     @property
     def key(self) -> OrderKey:
@@ -67,12 +83,46 @@ class Entry(msgspec.Struct):
         known = (e.known.seq for e in self.effects.values() if e.known is not None)
         return max(self.seq, *known, self.seq)
 
+    @property
+    def footprint(self) -> str | None:
+        """What must be as it was for the entry to stay as it is; None if that is not enough.
+
+        A replay that raised, or with which the server does not agree, is judged anew.
+        """
+        if self.rests_on is None or self.error is not None:
+            return None
+        for effect in self.effects.values():
+            if (effect.known is None) != self.pending or not effect.is_undisputed:
+                return None
+        return footprint_text(self.record.name, self.record.version, self.rests_on)
+
     def effect(self, target: Target) -> Effect:
         """The effect on a row, made if there is none."""
         found = self.effects.get(target)
         if found is None:
             found = self.effects[target] = Effect(target.table, target.key, target.audience)
         return found
+
+
+class Place:
+    """An entry at its place in history, of which no more is read than what is asked for."""
+
+    __slots__ = ("_log", "_row", "before", "footprint", "key", "newest", "position", "unsettled")
+
+    def __init__(self, log: Log, row: tuple[Any, ...]) -> None:
+        self._log = log
+        self._row = row
+        position, key, _, seq, unsent, _, _, footprint, changes, effects, newest = row
+        self.before = log._images_before(changes, effects)
+        """Each row that it changed, with the image before it."""
+        self.position: int = position
+        self.key: OrderKey = key
+        self.footprint: str | None = footprint
+        self.newest: Seq | None = newest
+        self.unsettled = bool(unsent) or seq is None
+
+    def entry(self) -> Entry:
+        return self._log._entry(self._row[:-1])
 
 
 class _Stored(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -149,6 +199,20 @@ class Log:
         pending = self._some(f"{_PENDING} AND order_key >= ? ORDER BY order_key", start)
         return list(merge(accepted, pending, key=_key))
 
+    def places(self, start: OrderKey) -> list[Place]:
+        """The same, to be looked at before they are read."""
+        found = [
+            Place(self, row)
+            for which in (_ACCEPTED, _PENDING)
+            for row in self._execute(
+                f"SELECT {_COLUMNS}, newest FROM synchrotron_action "
+                f"WHERE {which} AND order_key >= ?",
+                (start,),
+            )
+        ]
+        found.sort(key=_place_key)
+        return found
+
     def all(self) -> list[Entry]:
         return self.since(FIRST)
 
@@ -193,6 +257,39 @@ class Log:
         found = self._some("instr(record, CAST(? AS BLOB))", id)
         return self.own_action(id) or next((e for e in found if e.record.id == id), None)
 
+    def positions(self) -> list[int]:
+        """The positions of all entries, in order."""
+        found = self._execute("SELECT position FROM synchrotron_action ORDER BY order_key")
+        return [position for (position,) in found]
+
+    def at(self, position: int) -> Entry:
+        """The entry at a position. Raises `IndexError`."""
+        entry = next(self._some("position = ?", position), None)
+        if entry is None:
+            raise IndexError(f"the log has no position {position}")
+        return entry
+
+    def flags_at(self, position: int) -> tuple[bool, Seq | None]:
+        """What the columns say of an entry: `unsent` and `newest`."""
+        [(unsent, newest)] = self._execute(
+            "SELECT unsent, newest FROM synchrotron_action WHERE position = ?", (position,)
+        )
+        return bool(unsent), newest
+
+    def latest_key(self) -> OrderKey:
+        """The order key at the highest position: of the last own action."""
+        key = self._execute(
+            "SELECT order_key FROM synchrotron_action ORDER BY position DESC LIMIT 1"
+        ).get
+        return OrderKey(key or FIRST)
+
+    def newest(self, limit: int) -> list[Entry]:
+        """The newest entries, in order."""
+        accepted = self._some(f"{_ACCEPTED} ORDER BY order_key DESC LIMIT ?", limit)
+        pending = self._some(f"{_PENDING} ORDER BY order_key DESC LIMIT ?", limit)
+        both = merge(accepted, pending, key=_key, reverse=True)
+        return list(islice(both, limit))[::-1]
+
     def own(self) -> Iterator[Entry]:
         return self._some("position > 0 ORDER BY position")
 
@@ -230,9 +327,18 @@ class Log:
 
     # ---- writing ------------------------------------------------------------------
 
-    def add_run(self, position: int, record: ActionRecord, changes: list[Change]) -> None:
-        """Add an own action that ran just now, with what it changed."""
-        row = (position, record.order_key, _pack(record), _encode_changes(changes))
+    def add_run(
+        self,
+        position: int,
+        record: ActionRecord,
+        changes: list[Change],
+        rests_on: Tables | None = None,
+    ) -> None:
+        """Add an own action that ran just now, with what it changed and what decided that."""
+        footprint = None
+        if rests_on is not None:
+            footprint = footprint_text(record.name, record.version, rests_on)
+        row = (position, record.order_key, _pack(record), footprint, _encode_changes(changes))
         self._insert(_INSERT_RUN, row)
 
     def save(self, entries: Iterable[Entry]) -> None:
@@ -248,6 +354,7 @@ class Log:
         entries = self.all()  # with effects made by the schema that their changes are from
         self._tables = tables
         for entry in entries:
+            entry.rests_on = None  # there may be foreign keys and UNIQUE values that were not
             for effect in entry.effects.values():
                 if effect.table in before:
                     grow(effect, before[effect.table], tables[effect.table])
@@ -285,21 +392,36 @@ class Log:
         return map(self._entry, self._execute(sql, values))
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
-        position, key, record, seq, _, sent_in, error, changes, effects = row
+        position, key, record, seq, _, sent_in, error, footprint, changes, effects = row
         if changes is None:
             found = {effect.target: effect for effect in _decode_effects(effects)}
         else:
             found = effects_of(self._tables, _decode_changes(changes))
-        return Entry(position, _unpack(record, key), seq, found, sent_in, error)
+        rests_on = read_footprint(footprint).tables if footprint else None
+        return Entry(position, _unpack(record, key), seq, found, sent_in, error, rests_on)
+
+    def _images_before(self, changes: bytes | None, effects: bytes) -> dict[RowKey, Image | None]:
+        before: dict[RowKey, Image | None] = {}
+        if changes is None:
+            for effect in _decode_undoing(effects):
+                if effect.applied is not None:
+                    before.setdefault(RowKey(effect.table, effect.key), effect.before)
+            return before
+        for change in _decode_changes(changes):
+            table, old = self._tables[change.table], change.old
+            key = table.key_of(old if old is not None else change.new or ())
+            before[RowKey(table.name, key)] = None if old is None else table.image(old)
+        return before
 
 
 _ACCEPTED = "seq IS NOT NULL"
 _PENDING = "position >= (SELECT pending_from FROM synchrotron_replica) AND seq IS NULL"
 _INSERT_RUN = (
-    "INSERT INTO synchrotron_action (position, order_key, record, changes) VALUES (?, ?, ?, ?)"
+    "INSERT INTO synchrotron_action (position, order_key, record, footprint, changes) "
+    "VALUES (?, ?, ?, ?, ?)"
 )
 _INSERT = (
-    f"INSERT INTO synchrotron_action ({_COLUMNS}, newest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO synchrotron_action ({_COLUMNS}, newest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _SAVE = f"{_INSERT} ON CONFLICT (position) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in (*_COLUMNS.split(", ")[1:], "newest")
@@ -308,6 +430,10 @@ _SAVE = f"{_INSERT} ON CONFLICT (position) DO UPDATE SET " + ", ".join(
 
 def _key(entry: Entry) -> OrderKey:
     return entry.key
+
+
+def _place_key(place: Place) -> OrderKey:
+    return place.key
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
@@ -319,6 +445,7 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         entry.unsent,
         entry.sent_in,
         entry.error,
+        entry.footprint,
         None,
         _encode_effects([e for e in entry.effects.values() if e.matters]),
         entry.newest,

@@ -22,6 +22,7 @@ from synchrotron.app.row import Row
 from synchrotron.app.schema import Schema
 from synchrotron.app.types import bind, formless_text
 from synchrotron.errors import NotReadOnly, QueryError, StatementRefused, SynchrotronError
+from synchrotron.store.footprint import NOTHING, Footprints, Tables
 from synchrotron.store.guard import WRITES, Rules
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Statement(NamedTuple):
     reads: frozenset[str]
     """The tables it reads."""
     writes: frozenset[str]
+    rests_on: Tables
+    """The synced tables that decide what it does, where that is asked for."""
 
 
 class Inspection(NamedTuple):
@@ -119,7 +122,13 @@ class Statements:
     """Statements under one set of rules, each inspected once."""
 
     def __init__(
-        self, inspector: Inspector, schema: Schema, rules: Rules, *, reads_only: bool = False
+        self,
+        inspector: Inspector,
+        schema: Schema,
+        rules: Rules,
+        *,
+        reads_only: bool = False,
+        footprints: Footprints | None = None,
     ) -> None:
         self._inspector = inspector
         self._connection = inspector.connection
@@ -128,6 +137,9 @@ class Statements:
         self._schema = schema
         self._rules = rules
         self._reads_only = reads_only
+        self._footprints = footprints
+        self.rested_on: Tables = NOTHING
+        """The footprint of all statements since this was last emptied."""
         self._known: dict[str, Statement] = {}
         self.on_savepoint: Callable[[], None] = lambda: None
         """Called when a statement made, released or rolled back a savepoint."""
@@ -136,6 +148,8 @@ class Statements:
         """Run one statement and give its rows."""
         bindings = bind_all(params)
         statement = self._known.get(sql) or self.inspect(sql, bindings)
+        if not statement.rests_on <= self.rested_on:
+            self.rested_on |= statement.rests_on
         try:
             rows = self._execute(sql, bindings)
             if statement.positions:
@@ -162,6 +176,7 @@ class Statements:
         statement = self._known.get(sql) or self.inspect(sql, bindings[0])
         if statement.positions:
             raise StatementRefused("executemany gives no rows: use execute for each instead")
+        self.rested_on |= statement.rests_on
         self._connection.executemany(sql, bindings)
 
     def reads(self, sql: str | Executable, params: Parameters = ()) -> frozenset[str]:
@@ -219,6 +234,9 @@ class Statements:
             converters if any(converters) else None,
             inspection.reads,
             inspection.writes,
+            NOTHING
+            if self._footprints is None
+            else self._footprints.of(inspection.text, inspection.reads, inspection.writes),
         )
 
     def _converter(

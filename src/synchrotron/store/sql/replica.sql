@@ -40,6 +40,7 @@ CREATE TABLE synchrotron_action (
     unsent INTEGER NOT NULL DEFAULT 0,  -- 1: it has corrections to send
     sent_in INTEGER,                    -- the exchange that first took it along, undecided
     error TEXT,                         -- why its last replay raised
+    footprint TEXT,                     -- what its last run rests on; NULL: run it again
     changes BLOB,                       -- MessagePack: what a run changed, as it was captured
     effects BLOB                        -- MessagePack: effects; those of a run are made later
 );

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
+import msgspec
 
 from synchrotron.application import App
 from synchrotron.core.ids import Entropy
+from synchrotron.core.records import ActionRecord
 from synchrotron.replica.engine import Engine
+from synchrotron.replica.outcomes import SetAside
 from synchrotron.replica.replica import Replica
 from synchrotron.store.database import MEMORY
 from synchrotron.testing.memory_server import Connection
@@ -46,6 +49,7 @@ class Device:
     connection: Connection
     clock: Callable[[], int]
     entropy: Entropy
+    replay_all: bool = False
     skew_ms: int = 0
     life: int = 0
     """How often its process was started."""
@@ -63,7 +67,11 @@ class Device:
         self.life += 1
         self.answered = 0
         self.replica = self.app.open(
-            self.path, transport=self.connection, clock=self._now_ms, entropy=self.entropy
+            self.path,
+            transport=self.connection,
+            clock=self._now_ms,
+            entropy=self.entropy,
+            replay_all=self.replay_all,
         )
         self.engine = self.replica._engine
         if self.on_file:
@@ -92,6 +100,31 @@ class Device:
             "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
         ).fetchall()
         return [self.writer.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names]
+
+    def parked(self) -> list[ActionRecord]:
+        return [record for record, _ in SetAside(self.writer).parked()]
+
+    def likeness(self, record: ActionRecord) -> int:
+        """How many arguments it has in common with a later action that is on its way."""
+        mine = {repr(value) for value in record.args.values()}
+        on_their_way = (
+            entry.record.args.values()
+            for entry in self.engine.store.log.pending()
+            if entry.sent_in is not None and entry.key > record.order_key
+        )
+        return max((len(mine & set(map(repr, values))) for values in on_their_way), default=0)
+
+    def holds(self) -> bytes:
+        """The synced rows, the log with all that undo and corrections rest on, and the outcomes."""
+        rows = [
+            (name, self.writer.execute(f"SELECT * FROM {name}").fetchall())
+            for name in self.app.schema.tables
+        ]
+        log = [
+            (entry.record, entry.seq, entry.sent_in, entry.error, sorted(entry.effects.items()))
+            for entry in self.engine.store.log.all()
+        ]
+        return msgspec.msgpack.encode((rows, log, self.engine.outcomes()))
 
     # ---- what befalls a file ------------------------------------------------------
 

@@ -50,6 +50,8 @@ class Result:
     """`rolled back` counts histories; the rest is of `SyncReport`, and `commits`."""
     failure: Failure | None = None
     story: list[str] = field(default_factory=list)
+    course: list[tuple[str, bytes]] = field(default_factory=list)
+    """What was sent and stored, with the digest up to there."""
 
     def add(self, other: Result) -> None:
         self.seeds += other.seeds
@@ -87,6 +89,8 @@ class Simulation:
 
     command = "synchrotron simulate MODULE:APP"
     """How it is run again; the command line knows better."""
+    plays_both_ways = True
+    """Whether each history is played once more with replays of everything (S12)."""
 
     def __init__(
         self,
@@ -138,7 +142,10 @@ class Simulation:
         cast = self.cast(dice)
         if self._climate is not None:
             return cast, self._climate
-        return cast, draw_climate(dice, membership=cast.churn, older=bool(cast.older))
+        climate = draw_climate(
+            dice, membership=cast.churn, rights=cast.relaxes, older=bool(cast.older)
+        )
+        return cast, climate
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -160,9 +167,16 @@ class Simulation:
         return self._play(steps)
 
     def _play(self, steps: Sequence[Step]) -> Result:
+        result = self._play_once(steps, replay_all=False)
+        if result.failure is None and self.plays_both_ways:
+            other = self._play_once(steps, replay_all=True)
+            result.failure = other.failure or _parting(result, other)
+        return result
+
+    def _play_once(self, steps: Sequence[Step], *, replay_all: bool) -> Result:
         cast, climate = self._drawn
         with tempfile.TemporaryDirectory(prefix="synchrotron-", ignore_cleanup_errors=True) as name:
-            world = World(cast, climate, self.seed, Path(name))
+            world = World(cast, climate, self.seed, Path(name), replay_all)
             failure = _failure_of(world, steps)
             world.close()
         totals = Counter(
@@ -179,6 +193,7 @@ class Simulation:
             totals=totals,
             failure=failure,
             story=world.story.lines,
+            course=world.story.course,
         )
 
     # ---- explaining a failure -----------------------------------------------------
@@ -211,6 +226,15 @@ class Simulation:
                 f"--steps {self.count} --only {numbers or 'none'}",
             )
         )
+
+
+def _parting(result: Result, other: Result) -> Failure | None:
+    """Where leaving actions in place came to something else than running them again (S12)."""
+    if result.digest == other.digest:
+        return None
+    pairs = zip(result.course, other.course, strict=False)
+    what = next((mine[0] for mine, its in pairs if mine != its), "its end")
+    return Failure("S12", f"leaving in place and replaying all part at {what}")
 
 
 def _failure_of(world: World, steps: Iterable[Step]) -> Failure | None:
