@@ -110,7 +110,6 @@ class TodoApp(App[None]):
         """Sync in the background until the user wants to be offline."""
         async with self.replica.syncing_async():
             await self.offline.wait()
-        self.show_bar()
 
     def action_go_offline(self) -> None:
         self.offline.set()

@@ -63,6 +63,7 @@ class Terminal:
         """Wait for the end of the program; its exit code."""
         deadline_s = time.monotonic() + within_s
         while self._process.poll() is None:
+            _ = self.text  # what nobody reads keeps it from ending
             assert time.monotonic() < deadline_s, f"it does not end:\n{self.text}"
             time.sleep(0.02)
         return self._process.returncode

@@ -254,7 +254,10 @@ class Examined(World):
                     assert not check.faulty, check
 
 
-@pytest.mark.parametrize("seed", [91, 98])
+ON_FILES = [seed for seed in range(90, 120) if Trial(seed=seed)._drawn[1].files]
+
+
+@pytest.mark.parametrize("seed", ON_FILES[:2])
 def test_the_doctor_finds_no_fault_whatever_happens_to_a_replica(seed: int, tmp_path: Path) -> None:
     drawn = Trial(seed=seed)
     world = Examined(*drawn._drawn, seed, tmp_path)

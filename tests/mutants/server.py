@@ -32,9 +32,9 @@ SERVER_MUTANTS = (
     # ---- the gate and numbers ----------------------------------------------------------
     ServerMutant(
         "H3: no gate",
-        "server/gate.py",
-        '"SELECT synchrotron.is_behind(%s,',
-        '"SELECT false AND synchrotron.is_behind(%s,',
+        "server/sql/upload.sql",
+        "    RETURN EXISTS (\n        SELECT FROM (\n            SELECT s.order_key",
+        "    RETURN false AND EXISTS (\n        SELECT FROM (\n            SELECT s.order_key",
         GATE + "test_an_upload_that_does_not_know_what_its_user_can_see_is_behind[postgres]",
     ),
     ServerMutant(
@@ -46,9 +46,9 @@ SERVER_MUTANTS = (
     ),
     ServerMutant(
         "H3: the gate is asked only before the counter is taken",
-        "server/exchange.py",
-        "        return Seq(seq), behind\n",
-        "        return Seq(seq), False\n",
+        "server/sql/upload.sql",
+        "    behind := synchrotron.is_behind(who, mine, client, asked_from);\n",
+        "    behind := false;\n",
         "tests/postgres/test_gate.py",
     ),
     ServerMutant(
@@ -69,8 +69,8 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H2: the counter is not held",
         "server/sql/upload.sql",
-        "FROM synchrotron.counter AS k FOR UPDATE;",
-        "FROM synchrotron.counter AS k;",
+        "SELECT * INTO k FROM synchrotron.counter FOR UPDATE;",
+        "SELECT * INTO k FROM synchrotron.counter;",
         "tests/postgres/test_gate.py",
     ),
     # ---- an upload is a whole ----------------------------------------------------------
@@ -84,16 +84,16 @@ SERVER_MUTANTS = (
     ServerMutant(
         "O5: what was accepted is not remembered",
         "server/sql/upload.sql",
-        "    SET accepted = accepted + coalesce((",
-        "    SET accepted = accepted * coalesce((",
+        "SET accepted = c.accepted + numbers",
+        "SET accepted = c.accepted * numbers",
         "tests/testing/test_exchanges.py::"
         "test_what_was_accepted_is_remembered_with_its_holes[postgres]",
     ),
     ServerMutant(
         "O6: a number that was used does its work again",
-        "server/sql/exchange.sql",
-        "SET number = its_number, token = its_token",
-        "SET token = its_token, number = number",
+        "server/clients.py",
+        "        if exchange.number <= self.number or exchange.token == self.token:\n",
+        "        if False:\n",
         SECURITY + "test_a_number_that_was_used_does_nothing",
     ),
     # ---- rights ------------------------------------------------------------------------
@@ -106,9 +106,9 @@ SERVER_MUTANTS = (
     ),
     ServerMutant(
         "H6: the shadow's policies are those of the installation",
-        "server/sql/exchange.sql",
-        "(SELECT policies_digest = synchrotron.digest_of_policies() FROM synchrotron.application)",
-        "true",
+        "server/sql/upload.sql",
+        "SELECT p.policies_digest = synchrotron.digest_of_policies() INTO policies_fit",
+        "SELECT true INTO policies_fit",
         SECURITY + "test_a_policy_that_is_changed_counts_from_the_next_upload",
     ),
     ServerMutant(
@@ -219,7 +219,7 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H10: a commit wakes nobody",
         "server/sql/upload.sql",
-        "    PERFORM pg_notify('synchrotron', notice);\n",
+        "        PERFORM pg_notify('synchrotron', notice || its_seq || '}');\n",
         "",
         "tests/postgres/test_commits.py::"
         "test_readers_of_another_process_are_woken_by_what_they_can_see",

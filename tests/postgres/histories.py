@@ -32,10 +32,9 @@ def notes_only(user: str, tables: Iterable[str]) -> str:
 class TwinTrial(Trial):
     """A trial whose server is a twin."""
 
-    plays_both_ways = False
-
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.plays_both_ways = False
         self.twins: list[Twin] = []
 
     def cast(self, dice: Dice) -> Cast:

@@ -65,6 +65,21 @@ def test_an_action_is_judged_after_the_one_before_it_whatever_a_policy_reads(
     file.ok(renamed(file, 6, "open"), file.action(7, insert("z")))
 
 
+@pytest.mark.spec("H6")
+def test_what_an_operators_new_policy_reads_counts_from_the_next_upload(serve: Serve) -> None:
+    server = serve(described(APP, given=False), clock=Clock())
+    file = File(server, "alice", "a")  # type: ignore[arg-type]
+    file.ok(create_project(file, 1, "p1", "alice"))
+    policy = READING["a subquery"].replace("ON item", "ON item AS RESTRICTIVE")
+    execute(server.database, policy)
+    for ms in (2, 4):
+        late = file.action(ms + 1, insert(f"y{ms}"))
+        answer = file.send(renamed(file, ms, "closed"), late)
+        assert isinstance(answer, Denied), answer
+        assert answer.action_id == late.record.id
+    file.ok(file.action(6, insert("z")))
+
+
 @pytest.mark.parametrize(
     ("policies", "want"),
     [

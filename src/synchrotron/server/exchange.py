@@ -61,7 +61,7 @@ from synchrotron.server.fates import Fates, ids_of
 from synchrotron.server.form import offers_of, require_order, require_protocol
 from synchrotron.server.gate import Gate, disturbed_until
 from synchrotron.server.history import History
-from synchrotron.server.installed import Installed
+from synchrotron.server.installed import Installed, read_installed
 from synchrotron.server.live import Live
 from synchrotron.server.parameters import plain_array
 from synchrotron.server.parts import Parts, frame_of
@@ -356,6 +356,8 @@ class ExchangeTransaction:
             )
         if not entered.policies_fit:
             await fetch(self._connection, "SELECT synchrotron.copy_policies()")
+            # What the new ones read, rights depend on from here on.
+            self._installed = await read_installed(self._connection)
             await self._connection.execute(b"SAVEPOINT judgement")  # which this is a part of
         return await self._store(request, entered, new, corrections, proposed, rows, fates)
 

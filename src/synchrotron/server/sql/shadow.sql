@@ -64,7 +64,8 @@ BEGIN
             'CREATE POLICY synchrotron_beginners ON synchrotron_shadow.%I FOR SELECT '
             'USING (synchrotron.may_begin(audience_key))', it.name);
     END LOOP;
-    UPDATE synchrotron.application SET policies_digest = digest;
+    -- Every server reads anew what rights depend on.
+    UPDATE synchrotron.application SET policies_digest = digest, version = version + 1;
 END $$;
 
 -- The tables that rights depend on: those that `audiences` reads, and those that policies read

@@ -176,6 +176,8 @@ class World:
         self.story.saw(f"what {device.name} holds", device.holds())
         self.checks.knows(device)
         self.checks.holds(device)
+        if not self._was_put_back:
+            self.checks.believes(device)
 
     def befall(self, device: Device, dice: Dice) -> bool:
         if not (device.on_file and dice.chance(self.climate.crash)):
