@@ -62,9 +62,7 @@ def files(page: str) -> dict[str, str]:
 def run_page(page: str, name: str, folder: Path) -> None:
     """Run a page in a folder, which is the current one and where Python looks for modules."""
     written = files(page)
-    for file, text in written.items():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text(text, encoding="utf-8")
+    write(written, folder)
     sys.modules[PROGRAM] = program = ModuleType(PROGRAM)  # dataclasses look for their module
     names = vars(program)
     for number, block in enumerate(blocks(page), 1):
@@ -77,6 +75,12 @@ def run_page(page: str, name: str, folder: Path) -> None:
             importlib.import_module(Path(str(block.title)).stem)
     if tests := [file for file in written if is_test(file)]:
         run_tests(folder, tests)
+
+
+def write(written: dict[str, str], folder: Path) -> None:
+    for file, text in written.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text, encoding="utf-8")
 
 
 def is_test(file: str | None) -> bool:
@@ -101,8 +105,10 @@ def run_tests(folder: Path, tests: list[str]) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for one page. The modules that it imports from there are forgotten at the end."""
-    for file, text in files(TUTORIAL.read_text(encoding="utf-8")).items():
-        (tmp_path / file).write_text(text, encoding="utf-8")
+    tutorial = files(TUTORIAL.read_text(encoding="utf-8"))
+    write(tutorial, tmp_path)
+    for file in tutorial:  # others may have been imported by such a name
+        monkeypatch.delitem(sys.modules, Path(file).stem, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("SYNCHROTRON_STRICT", raising=False)
@@ -162,6 +168,15 @@ def test_the_quickstart_is_short_enough_to_be_read_at_once() -> None:
 def test_an_example_that_is_wrong_is_reported(wrong: str, folder: Path) -> None:
     with pytest.raises((AssertionError, ImportError, NameError)):
         run_page(wrong, "wrong", folder)
+
+
+def test_a_page_imports_the_tutorials_files_whatever_was_imported_before(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    other = ModuleType("todo")
+    monkeypatch.setitem(sys.modules, "todo", other)
+    folder: Path = request.getfixturevalue("folder")
+    run_page("```python\nfrom todo import create_todo\n```\n", "page", folder)
 
 
 def test_an_example_that_is_right_passes(folder: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.test_documents import TUTORIAL, Block, blocks, files
+from tests.test_documents import TUTORIAL, Block, blocks, files, write
 
 pytestmark = pytest.mark.slow
 
@@ -131,8 +131,7 @@ def stripped(text: str) -> str:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    for file, text in files(TUTORIAL.read_text(encoding="utf-8")).items():
-        (tmp_path / file).write_text(text, encoding="utf-8")
+    write(files(TUTORIAL.read_text(encoding="utf-8")), tmp_path)
     reader = Reader(tmp_path)
     yield reader
     reader.close()
