@@ -5,7 +5,17 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-ALL = ("local_run", "divergence", "http", "postgres", "strictness")
+ALL = (
+    "local_run",
+    "rivals",
+    "reconcile",
+    "queries",
+    "size",
+    "divergence",
+    "http",
+    "postgres",
+    "strictness",
+)
 
 for name in sys.argv[1:] or ALL:
     import_module(f"benchmarks.{name}").main()

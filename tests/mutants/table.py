@@ -54,7 +54,7 @@ MUTANTS = (
     Mutant(
         "S3: what came first stays, corrections do not replace it",
         "replica/exchange.py",
-        "if effect.known is not None and effect.known.seq >= known.seq:",
+        "if effect.known is not None and effect.known.seq >= patch.seq:",
         "if effect.known is not None:",
         seed=1,
     ),
