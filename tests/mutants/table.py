@@ -129,7 +129,7 @@ MUTANTS = (
     Mutant(
         "S12: an action sees what comes after it",
         "replica/revision.py",
-        "        while self._ahead.met_by((target.row for target in did), self._runner.rested_on):",
+        "        while self._met_what_lies_ahead(did):",
         "        while False:",
         seed=1,
     ),

@@ -399,9 +399,10 @@ class Revision:
         self, entry: Entry, earlier: Iterable[Place | Entry], start: OrderKey, before: Before
     ) -> list[Target]:
         had_unsent, old = entry.unsent, _traces(entry)
-        # Known patches may be applied: nothing that lies ahead may be in their way.
-        unique = self._store.footprints.unique.intersection(t.table for t in entry.effects)
-        self._ahead.take_back([target.row for target in entry.effects], unique)
+        if self._ahead:
+            # Known patches may be applied: nothing that lies ahead may be in their way.
+            unique = self._store.footprints.unique.intersection(t.table for t in entry.effects)
+            self._ahead.take_back([target.row for target in entry.effects], unique)
         attempt = self._attempt(entry, earlier, start)
         entry.error = attempt.error
         failed: list[Target] = []
@@ -423,7 +424,7 @@ class Revision:
         if action is None or any(effect.foreign for effect in entry.effects.values()):
             return Attempt({}, may_correct=False)
         did, error = self._run(action, record)
-        while self._ahead.met_by((target.row for target in did), self._runner.rested_on):
+        while self._met_what_lies_ahead(did):
             self._execute("ROLLBACK TO synchrotron_replay")
             self._execute("RELEASE synchrotron_replay")
             self._ahead.take_back([target.row for target in did], self._runner.rested_on)
@@ -438,6 +439,11 @@ class Revision:
                 return Attempt({}, may_correct=False)
         kind = ForeignKeyError if isinstance(error, PointsNowhere) else type(error)
         return Attempt({}, error=f"{kind.__name__}: {error}")
+
+    def _met_what_lies_ahead(self, did: dict[Target, Effect]) -> bool:
+        if not self._ahead:
+            return False
+        return self._ahead.met_by([target.row for target in did], self._runner.rested_on)
 
     def _run(
         self, action: Action[Any, Any], record: ActionRecord
