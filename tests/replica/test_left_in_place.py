@@ -118,6 +118,20 @@ def test_what_rests_on_nothing_that_changed_is_not_run_again(both) -> None:
 
 
 @pytest.mark.spec("S12")
+def test_who_changed_a_row_by_its_key_is_not_run_again_for_another_row(both) -> None:
+    def history(pair: Pair) -> list[str]:
+        pair.run(pair.bob, "sign", id="x")
+        pair.agree()
+        pair.run(pair.alice, "sign", id="a")
+        pair.run(pair.bob, "add", id="x", by=5)
+        return pair.meet()
+
+    ran, rows = both(history)
+    assert ran == ["sign a"]
+    assert rows["entry"] == [("a", 1), ("x", 6)]
+
+
+@pytest.mark.spec("S12")
 def test_footprints_outlive_a_restart(both) -> None:
     def history(pair: Pair) -> list[str]:
         pair.run(pair.alice, "sign", id="a")
@@ -199,6 +213,18 @@ def test_who_counted_rows_counts_again_where_another_comes_before(both) -> None:
     ran, rows = both(history)
     assert ran == ["sign a", "count p"]
     assert rows["page"] == [("p", "2", None)]
+
+
+@pytest.mark.spec("S12")
+def test_who_found_no_row_by_its_key_looks_again_where_one_comes_before(both) -> None:
+    def history(pair: Pair) -> list[str]:
+        pair.run(pair.alice, "sign", id="x")
+        pair.run(pair.bob, "add", id="x", by=5)
+        return pair.meet()
+
+    ran, rows = both(history)
+    assert ran == ["sign x", "add x"]
+    assert rows["entry"] == [("x", 6)]
 
 
 @pytest.mark.spec("S12")
