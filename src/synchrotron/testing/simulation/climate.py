@@ -28,7 +28,7 @@ TROUBLE: Mapping[str, int] = {
 ON_FILES: Mapping[str, int] = {
     "crash": 14,
     "power cut": 14,
-    "interrupt": 8,
+    "interrupt": 14,
     "copy": 14,
     "restore": 14,
     "clone": 5,

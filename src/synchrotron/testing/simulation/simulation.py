@@ -28,7 +28,7 @@ from synchrotron.testing.simulation.world import Cast, Tally, World, narrowed
 
 USERS = ("ann", "bob", "cyd", "dan", "eve")
 SHRINK_TRIES_MAX = 400
-BOTH_WAYS_EVERY = 4
+BOTH_WAYS_EVERY = 8
 """One seed of so many is played both ways: it takes twice the time."""
 
 
