@@ -5,7 +5,19 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-ALL = ("local_run", "divergence", "http", "postgres", "memory", "strictness")
+ALL = (
+    "local_run",
+    "rivals",
+    "reconcile",
+    "queries",
+    "size",
+    "divergence",
+    "http",
+    "server",
+    "postgres",
+    "memory",
+    "strictness",
+)
 
 for name in sys.argv[1:] or ALL:
     import_module(f"benchmarks.{name}").main()

@@ -1,6 +1,7 @@
-"""What recording costs: `run` against the same statement in a plain transaction.
+"""What recording costs: `run` against the same statements in a plain transaction.
 
-Both on a file, on the same schema and settings, with the same ids, in turns.
+Both on a file, on the same schema and settings, with the same ids, in turns. A run of 100
+rows is one action and one transaction.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from tempfile import TemporaryDirectory
 
 import apsw
 
-from benchmarks.application import app, create_project, create_todo, finish
+from benchmarks.application import app, create_project, create_todo, create_todos, finish
 from benchmarks.measuring import in_turns, tell
 from synchrotron.app.ddl import NEW_ID
 
 TURNS = 50
 TIMES = 100
+ROWS = 100
+FEW = 10
+INSERT = "INSERT INTO todo (id, project_id, text) VALUES (?, ?, ?)"
 
 
 def plain_database(path: Path) -> apsw.Connection:
@@ -44,10 +48,12 @@ def main() -> None:
 
         def plain_insert() -> None:
             plain.execute("BEGIN IMMEDIATE")
-            plain.execute(
-                "INSERT INTO todo (id, project_id, text) VALUES (?, ?, ?)",
-                (next(inserted), "p1", "Buy milk"),
-            )
+            plain.execute(INSERT, (next(inserted), "p1", "Buy milk"))
+            plain.execute("COMMIT")
+
+        def plain_inserts() -> None:
+            plain.execute("BEGIN IMMEDIATE")
+            plain.executemany(INSERT, [(str(uuid.uuid4()), "p1", "Buy milk") for _ in range(ROWS)])
             plain.execute("COMMIT")
 
         def plain_update() -> None:
@@ -67,14 +73,24 @@ def main() -> None:
             plain=plain_update,
             run=lambda: replica.run(finish, id=next(finished), project_id="p1"),
         )
+        many = in_turns(
+            TURNS,
+            times=FEW,
+            plain=plain_inserts,
+            run=lambda: replica.run(create_todos, count=ROWS, project_id="p1"),
+        )
         replica.close()
         plain.close()
     tell(
         f"local run: median of {TURNS} turns of {TIMES}, on a file",
-        ["one row", "plain us", "run us", "ratio", "runs per s"],
+        ["action", "plain us", "run us", "ratio", "runs per s"],
         [
             [name, us["plain"], us["run"], us["run"] / us["plain"], 1e6 / us["run"]]
-            for name, us in (("insert", inserts), ("update", updates))
+            for name, us in (
+                ("insert of a row", inserts),
+                ("update of a row", updates),
+                (f"insert of {ROWS} rows", many),
+            )
         ],
     )
 

@@ -125,7 +125,7 @@ def late_ms(world: World) -> tuple[float, float]:
     create(sleeper, LATE)
     request = sleeper._engine.ask()
     late, last = request.actions[:LATE], request.actions[LATE:]
-    tokens = [request.exchange.token]
+    tokens = [*request.exchange.earlier, request.exchange.token]
     times: dict[str, list[float]] = {"late": [], "last": []}
     transport = sleeper._syncing.transport
     for pair in zip(late, last, strict=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+GLANCES = "tests/postgres/test_glances.py::"
 SECURITY = "tests/postgres/test_security.py::"
 FIRST_HOUR = "tests/postgres/test_first_hour.py::"
 POLICIES = "tests/postgres/test_policies.py::"
@@ -47,8 +48,8 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H3: the gate is asked only before the counter is taken",
         "server/sql/upload.sql",
-        "    behind := synchrotron.is_behind(who, mine, client, asked_from);\n",
-        "    behind := false;\n",
+        "    behind := synchrotron.is_behind(who, mine, client, asked_from);",
+        "    behind := false;",
         "tests/postgres/test_gate.py",
     ),
     ServerMutant(
@@ -91,12 +92,56 @@ SERVER_MUTANTS = (
     ),
     ServerMutant(
         "O6: a number that was used does its work again",
-        "server/clients.py",
-        "        if exchange.number <= self.number or exchange.token == self.token:\n",
-        "        if False:\n",
+        "server/sql/exchange.sql",
+        "THEN\n        UPDATE synchrotron.clients AS c SET number = its_number,",
+        "THEN\n        UPDATE synchrotron.clients AS c SET number = c.number,",
         SECURITY + "test_a_number_that_was_used_does_nothing",
     ),
+    # ---- questions that are answered at a glance ---------------------------------------
+    *(
+        ServerMutant(rule, "server/sql/exchange.sql", right, wrong, GLANCES + test)
+        for rule, right, wrong, test in (
+            (
+                "O6: a glance does not know copies",
+                "AND c.token = ANY (tokens) AND",
+                "AND",
+                "test_of_two_copies_of_a_file_the_second_that_asks_is_superseded",
+            ),
+            (
+                "O6: a glance answers twice",
+                "AND c.number < its_number\n      AND c.token = ANY (tokens) "
+                "AND c.token <> its_token",
+                "AND c.token = ANY (tokens)",
+                "test_a_question_that_came_before_does_nothing",
+            ),
+            (
+                "H9: a glance does not ask whose file it is",
+                "WHERE c.client_id = client AND c.user_id = who",
+                "WHERE c.client_id = client",
+                "test_another_users_client_id_gets_no_answer",
+            ),
+            (
+                "H11: a glance takes any history for this one",
+                "OR synchrotron.token_of(asked_from) IS DISTINCT FROM cursor_token",
+                "",
+                "test_a_question_from_another_history_is_of_a_new_epoch[cursor_token]",
+            ),
+            (
+                "F2: a glance overlooks what is new",
+                "    IF g.has_news OR",
+                "    IF",
+                "test_what_is_new_is_told",
+            ),
+        )
+    ),
     # ---- rights ------------------------------------------------------------------------
+    ServerMutant(
+        "H1: of many actions another one than the first is named",
+        "server/shadow.py",
+        "        for at, some in _divided(writes):\n            if first :=",
+        "        for at, some in reversed(list(_divided(writes))):\n            if first :=",
+        "tests/postgres/test_many.py",
+    ),
     ServerMutant(
         "H6: the shadow has no row level security",
         "server/install.py",

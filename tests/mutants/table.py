@@ -68,7 +68,7 @@ MUTANTS = (
     Mutant(
         "S3: what came first stays, corrections do not replace it",
         "replica/exchange.py",
-        "if effect.known is not None and effect.known.seq >= known.seq:",
+        "if effect.known is not None and effect.known.seq >= patch.seq:",
         "if effect.known is not None:",
         seed=1,
     ),
@@ -164,7 +164,7 @@ MUTANTS = (
     Mutant(
         "S12: an action sees what comes after it",
         "replica/revision.py",
-        "        while self._ahead.met_by((target.row for target in did), self._runner.rested_on):",
+        "        while self._met_what_lies_ahead(did):",
         "        while False:",
         seed=1,
     ),

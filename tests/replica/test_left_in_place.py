@@ -9,100 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.replica.guestbook import guestbook
 
-from synchrotron import App, Context, Replica
+from synchrotron import Replica
 from synchrotron.core.clock import Timestamp, order_key, to_datetime
 from synchrotron.core.ids import Audience, ClientId, Seq, action_id
 from synchrotron.core.patches import Known, insert
 from synchrotron.core.records import ActionRecord
-from synchrotron.errors import ConstraintError
 from synchrotron.store.effects import Effect
 from synchrotron.store.log import Entry
 from synchrotron.testing import MemoryServer
-
-SCHEMA = """
-    CREATE TABLE page (
-        id TEXT PRIMARY KEY, text TEXT, name TEXT UNIQUE,
-        audience_key TEXT GENERATED ALWAYS AS ('all') STORED);
-    CREATE TABLE entry (
-        id TEXT PRIMARY KEY, n INTEGER, audience_key TEXT GENERATED ALWAYS AS ('all') STORED);
-    CREATE TABLE reply (
-        id TEXT PRIMARY KEY, n INTEGER,
-        entry_id TEXT NOT NULL REFERENCES entry (id) ON DELETE CASCADE,
-        audience_key TEXT GENERATED ALWAYS AS ('all') STORED);
-"""
-
-
-def guestbook(runs: list[str]) -> App:
-    """An application that notes each run of an action."""
-    app = App("guestbook", schema=SCHEMA)
-
-    def action(function: Callable[..., None]) -> None:
-        app.action(audience="all")(function)
-
-    @action
-    def sign(ctx: Context, *, id: str) -> None:
-        runs.append(f"sign {id}")
-        ctx.execute("INSERT INTO entry (id, n) VALUES (?, 1)", (id,))
-
-    @action
-    def raise_to(ctx: Context, *, id: str, n: int) -> None:
-        runs.append(f"raise {id}")
-        ctx.execute("UPDATE entry SET n = ? WHERE id = ?", (n, id))
-
-    @action
-    def add(ctx: Context, *, id: str, by: int) -> None:
-        runs.append(f"add {id}")
-        ctx.execute("UPDATE entry SET n = n + ? WHERE id = ?", (by, id))
-
-    @action
-    def strike(ctx: Context, *, id: str) -> None:
-        runs.append(f"strike {id}")
-        ctx.execute("DELETE FROM entry WHERE id = ?", (id,))
-
-    @action
-    def strike_all(ctx: Context) -> None:
-        runs.append("strike all")
-        ctx.execute("DELETE FROM entry")
-
-    @action
-    def reply(ctx: Context, *, id: str, to: str) -> None:
-        runs.append(f"reply {id}")
-        ctx.execute("INSERT INTO reply (id, n, entry_id) VALUES (?, 1, ?)", (id, to))
-
-    @action
-    def write(ctx: Context, *, id: str, name: str) -> None:
-        runs.append(f"write {id}")
-        ctx.execute("INSERT INTO page (id, name) VALUES (?, ?)", (id, name))
-
-    @action
-    def count(ctx: Context, *, page: str) -> None:
-        runs.append(f"count {page}")
-        n = ctx.execute("SELECT count(*) AS n FROM entry WHERE n > 0")[0]["n"]
-        ctx.execute("INSERT INTO page (id, text) VALUES (?, ?)", (page, str(n)))
-
-    @action
-    def sign_if_free(ctx: Context, *, id: str, page: str) -> None:
-        runs.append(f"sign if free {id}")
-        try:
-            ctx.execute("INSERT INTO entry (id, n) VALUES (?, 7)", (id,))
-        except ConstraintError:
-            ctx.execute("INSERT INTO page (id, text) VALUES (?, 'taken')", (page,))
-
-    @action
-    def sign_unless_there(ctx: Context, *, id: str) -> None:
-        runs.append(f"sign unless there {id}")
-        ctx.execute("INSERT OR IGNORE INTO entry (id, n) VALUES (?, 9)", (id,))
-
-    @action
-    def touch(ctx: Context, *, id: str, page: str) -> None:
-        """It changes a row and changes it back: no patch, but it was looked at."""
-        runs.append(f"touch {id}")
-        ctx.execute("INSERT OR REPLACE INTO entry (id, n) VALUES (?, 0)", (id,))
-        ctx.execute("DELETE FROM entry WHERE id = ?", (id,))
-        ctx.execute("INSERT INTO page (id, text) VALUES (?, 'touched')", (page,))
-
-    return app
 
 
 class Pair:
@@ -202,6 +118,20 @@ def test_what_rests_on_nothing_that_changed_is_not_run_again(both) -> None:
 
 
 @pytest.mark.spec("S12")
+def test_who_changed_a_row_by_its_key_is_not_run_again_for_another_row(both) -> None:
+    def history(pair: Pair) -> list[str]:
+        pair.run(pair.bob, "sign", id="x")
+        pair.agree()
+        pair.run(pair.alice, "sign", id="a")
+        pair.run(pair.bob, "add", id="x", by=5)
+        return pair.meet()
+
+    ran, rows = both(history)
+    assert ran == ["sign a"]
+    assert rows["entry"] == [("a", 1), ("x", 6)]
+
+
+@pytest.mark.spec("S12")
 def test_footprints_outlive_a_restart(both) -> None:
     def history(pair: Pair) -> list[str]:
         pair.run(pair.alice, "sign", id="a")
@@ -283,6 +213,18 @@ def test_who_counted_rows_counts_again_where_another_comes_before(both) -> None:
     ran, rows = both(history)
     assert ran == ["sign a", "count p"]
     assert rows["page"] == [("p", "2", None)]
+
+
+@pytest.mark.spec("S12")
+def test_who_found_no_row_by_its_key_looks_again_where_one_comes_before(both) -> None:
+    def history(pair: Pair) -> list[str]:
+        pair.run(pair.alice, "sign", id="x")
+        pair.run(pair.bob, "add", id="x", by=5)
+        return pair.meet()
+
+    ran, rows = both(history)
+    assert ran == ["sign x", "add x"]
+    assert rows["entry"] == [("x", 6)]
 
 
 @pytest.mark.spec("S12")

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.replica.guestbook import guestbook
 
 from synchrotron import App, Context
 from synchrotron.errors import ActionDefinitionError, UsageError
@@ -160,6 +161,15 @@ def test_a_broken_invariant_is_told_with_the_shortest_story_and_how_to_run_it_ag
 def test_an_impure_action_is_noticed() -> None:
     """Each replay does something else: nobody agrees with anybody."""
     assert failure_of(make_shop(pure=False)).failure.rule in ("S4", "S7", "S8", "S12")
+
+
+@pytest.mark.spec("S12")
+@pytest.mark.parametrize("seed", range(3))
+def test_actions_that_write_side_by_side_are_left_in_place(seed: int) -> None:
+    """Each history is played both ways and compared; here much of it need not run again."""
+    guests = simulate(guestbook([]), seed, audiences={"ann": {"all"}, "bob": {"all"}})
+    replayed = guests.run().totals["replayed"]
+    assert replayed < guests._play_once(guests.steps, replay_all=True).totals["replayed"]
 
 
 def test_a_climate_can_be_chosen() -> None:

@@ -93,10 +93,13 @@ class Action(Generic[P, R]):
         if args:
             kwargs = self._by_name(args, kwargs)
         try:
-            # The common case, without the way round: plain values read back as they are.
+            # The common case, without the way round: plain values read back as they are, and
+            # most are texts with nothing in them that canonical JSON may refuse.
             if self._plain and self._are_all(kwargs):
-                if not all(map(_is_plain_text, kwargs.values())):
-                    check_form(kwargs)
+                for value in kwargs.values():
+                    if not (type(value) is str and value.isascii() and "\0" not in value):
+                        check_form(kwargs)
+                        break
                 return Arguments(kwargs, kwargs)
             converted = msgspec.convert(kwargs, self._arguments)
             # As JSON's own types, so that what has no canonical form is found within.
@@ -160,11 +163,6 @@ class Action(Generic[P, R]):
             )
         if not isinstance(self.version, int) or isinstance(self.version, bool) or self.version < 1:
             raise ActionDefinitionError(f"{self.title}: versions are whole numbers from 1")
-
-
-def _is_plain_text(value: Any) -> bool:
-    """Whether a value is a text with nothing in it that canonical JSON may refuse."""
-    return type(value) is str and value.isascii() and "\0" not in value
 
 
 def _signature(

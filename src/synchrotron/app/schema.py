@@ -191,7 +191,10 @@ class Table:
 
     def completed(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """A complete row, with the defaults of columns that its author did not have yet (S11)."""
-        return values if self._parsers.keys() <= values.keys() else {**self._defaults, **values}
+        return values if self.is_complete(values) else {**self._defaults, **values}
+
+    def is_complete(self, values: Mapping[str, Any]) -> bool:
+        return self._parsers.keys() <= values.keys()
 
     def stored(self, values: Mapping[str, Any]) -> dict[str, Stored]:
         """Some columns, as `to_image` has them, by name; unknown ones are left out (S11)."""

@@ -60,7 +60,8 @@ def tick(now_ms: int, known: Timestamp) -> Timestamp:
 
 def to_datetime(ms: int) -> datetime:
     """Milliseconds since the epoch as an aware UTC datetime."""
-    return EPOCH + timedelta(0, 0, ms * 1000)  # by name, timedelta reckons in floats first
+    # By name, timedelta reckons in floats first; and whole days of microseconds take it long.
+    return EPOCH + timedelta(0, ms // 1000, ms % 1000 * 1000)
 
 
 def span(ms: int) -> str:

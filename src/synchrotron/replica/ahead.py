@@ -85,15 +85,17 @@ class Ahead:
             self._taken_back.add(row)
             self._changed.add(row.table)
 
+    def __bool__(self) -> bool:
+        """Whether anything lies ahead."""
+        return bool(self._rows)
+
     # ---- taking back ----------------------------------------------------------------
 
     def met_by(self, rows: Iterable[RowKey], tables: Tables | None) -> bool:
-        """Whether anything that lies ahead is among these rows, or of these tables.
+        """Whether anything of what lies ahead is among these rows, or of these tables.
 
         None for tables that are not known: then everything is.
         """
-        if not self._rows:
-            return False
         if tables is None or not tables.isdisjoint(self._tables):
             return True
         return any(row in self._rows for row in rows)

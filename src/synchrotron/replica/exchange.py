@@ -35,6 +35,7 @@ from synchrotron.core.messages import (
     Exchange,
     Install,
     Invalid,
+    KnownPatch,
     Limit,
     Offer,
     Ok,
@@ -111,10 +112,12 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
     """Make a request. Call it in a durable transaction, and send it only after."""
     exchange = _number(state, entropy)
     pending = store.log.pending() if upload else []
-    store.log.mark_sent((entry.position for entry in pending), exchange.number)
+    if pending:
+        store.log.mark_sent(exchange.number)
     store.write_state(state)
     unsent = store.log.unsent() if upload else []
     renamed = SetAside(store.writer)
+    some_renamed = renamed.has_renamed()
     return SyncRequest(
         exchange,
         question_of(state),
@@ -122,7 +125,7 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
             SentAction(
                 entry.record,
                 [row_patch(t, e.applied) for t, e in entry.effects.items() if e.applied],
-                renamed.former_ids(entry.record.id),
+                renamed.former_ids(entry.record.id) if some_renamed else [],
             )
             for entry in pending
         ],
@@ -449,6 +452,7 @@ class Taking:
                 image = None if row.values is None else table.to_image(row.values)
                 self.revision.put_below(row.target, image)
         state.floor_seq = max(state.floor_seq, download.below)
+        self.revision.expect([event.record for event in download.events])
         for event in download.events:
             self._event(event)
         state.cursor, state.cursor_token = download.horizon, download.token
@@ -461,11 +465,11 @@ class Taking:
         revision, record = self.revision, event.record
         entry = revision.find(record)
         if entry is None:
-            outcome = revision.set_aside.get(record.id, None)
-            entry = revision.add(record, event.seq, own=outcome is not None)
-            if outcome is not None:
+            was_set_aside = revision.is_set_aside(record)
+            entry = revision.add(record, event.seq, own=was_set_aside)
+            if was_set_aside:
                 revision.set_aside.take(record.id)  # it was accepted after all
-            self.report.received += outcome is None
+            self.report.received += not was_set_aside
         elif entry.key != record.order_key:
             revision.move(entry, record.order_key)
         fresh = entry.pending
@@ -475,26 +479,25 @@ class Taking:
             for effect in entry.effects.values():
                 effect.accepted = effect.accepted or b""
         for patch in event.patches:
-            fresh |= self._learn(entry, patch.target, patch.known, event.seq)
+            fresh |= self._learn(entry, patch, event.seq)
         if fresh:
             revision.touch(entry)
 
-    def _learn(self, entry: Entry, target: Target, known: Known, seq: Seq) -> bool:
+    def _learn(self, entry: Entry, patch: KnownPatch, seq: Seq) -> bool:
         """Take in a known patch; whether it is news."""
+        target = patch.target
         if target.audience not in self.state.audiences:
             return False
         effect = entry.effect(target)
-        if effect.known is not None and effect.known.seq >= known.seq:
+        if effect.known is not None and effect.known.seq >= patch.seq:
             return False
+        table, known = self.store.schema.tables.get(target.table), patch.known
         if entry.own and not effect.accepted:
             first = known.seq == seq
             effect.accepted = fingerprint(known.patch) if first else b"corrected"
-        table = self.store.schema.tables.get(target.table)
-        effect.foreign = table is None or not (
-            known.patch is None or table.has_columns(known.patch.values)
-        )
+        effect.foreign = table is None or not table.has_columns(patch.values or {})
         self.state.left_out |= effect.foreign
-        if table is not None:
+        if table is not None and patch.op == "insert" and not table.is_complete(patch.values or {}):
             known = msgspec.structs.replace(known, patch=completed(table, known.patch))
         effect.known, effect.denied = known, False
         return True
@@ -518,8 +521,8 @@ class Taking:
     def _all_decided(self, request: SyncRequest) -> None:
         """Up to this horizon everything stored has come; earlier requests are void (O6)."""
         number = request.exchange.number
-        for entry in self.revision.pending():
-            if entry.sent_in is not None and entry.sent_in <= number:
+        for entry in self.revision.looked_at():  # the others are not read yet
+            if entry.sent_in is not None and entry.sent_in <= number and entry.pending:
                 entry.sent_in = None
         self.store.log.decided(number, earlier=True)
 

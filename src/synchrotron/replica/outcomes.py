@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import apsw
@@ -66,6 +66,18 @@ class SetAside:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._execute = connection.execute
+
+    def among(self, ids: Sequence[ActionId]) -> set[ActionId]:
+        """Which of these it holds."""
+        found = self._execute(
+            "SELECT id FROM synchrotron_outcome WHERE id IN (SELECT value FROM json_each(?))",
+            (msgspec.json.encode(ids).decode(),),
+        )
+        return {ActionId(id) for (id,) in found}
+
+    def has_renamed(self) -> bool:
+        """Whether any action was given another id."""
+        return bool(self._execute("SELECT EXISTS (SELECT 1 FROM synchrotron_renamed)").get)
 
     def put(self, record: ActionRecord, outcome: Outcome) -> None:
         self._execute(

@@ -14,7 +14,7 @@ The cost is that of the actions from the earliest change on (S2).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
@@ -84,6 +84,8 @@ class Revision:
         self._entries: dict[int, Entry] = {}
         self._changed: dict[int, Entry] = {}
         self._added: dict[ActionId, Entry] = {}
+        self._accepted: dict[OrderKey, Entry | None] = {}
+        self._set_aside_ids: set[ActionId] = set()
         self._touched: set[int] = set()
         self._removed: set[int] = set()
         self._starts: list[OrderKey] = []
@@ -100,11 +102,24 @@ class Revision:
 
     # ---- staging ------------------------------------------------------------------
 
+    def expect(self, records: Sequence[ActionRecord]) -> None:
+        """Look for these records at once, rather than one by one: most are new."""
+        found = self._log.accepted_among([record.order_key for record in records])
+        for record in records:
+            self._accepted[record.order_key] = found.get(record.order_key)
+        self._set_aside_ids = self.set_aside.among([record.id for record in records])
+
+    def is_set_aside(self, record: ActionRecord) -> bool:
+        """Whether an own action that was expected has left the log."""
+        return record.id in self._set_aside_ids
+
     def find(self, record: ActionRecord) -> Entry | None:
         """The entry of an action: at its place in the order, or under its id if it moved."""
         if record.id in self._added:
             return self._added[record.id]
-        entry = self._same(self._log.accepted_at(record.order_key))
+        if record.order_key not in self._accepted:
+            self._accepted[record.order_key] = self._log.accepted_at(record.order_key)
+        entry = self._same(self._accepted[record.order_key])
         if entry is not None and entry.record.id == record.id:
             return entry
         if record.client_id != self.state.client_id:
@@ -122,6 +137,10 @@ class Revision:
 
     def pending(self) -> list[Entry]:
         return self._present(self._log.pending())
+
+    def looked_at(self) -> Iterable[Entry]:
+        """The entries that this revision has read or added."""
+        return self._entries.values()
 
     def with_corrections(self) -> list[Entry]:
         """Accepted actions with corrections to send."""
@@ -380,9 +399,10 @@ class Revision:
         self, entry: Entry, earlier: Iterable[Place | Entry], start: OrderKey, before: Before
     ) -> list[Target]:
         had_unsent, old = entry.unsent, _traces(entry)
-        # Known patches may be applied: nothing that lies ahead may be in their way.
-        unique = self._store.footprints.unique.intersection(t.table for t in entry.effects)
-        self._ahead.take_back([target.row for target in entry.effects], unique)
+        if self._ahead:
+            # Known patches may be applied: nothing that lies ahead may be in their way.
+            unique = self._store.footprints.unique.intersection(t.table for t in entry.effects)
+            self._ahead.take_back([target.row for target in entry.effects], unique)
         attempt = self._attempt(entry, earlier, start)
         entry.error = attempt.error
         failed: list[Target] = []
@@ -390,9 +410,9 @@ class Revision:
             self._take(entry, attempt)
         else:
             failed = self._settle(entry, attempt, before, had_unsent)
-        changed = {target.row for target, *_ in old ^ _traces(entry)}
+        changed = _differing(old, _traces(entry))
         self._ahead.changed(changed)
-        self._tables.update(row.table for row in changed)
+        self._tables.update([row.table for row in changed])
         return failed
 
     def _attempt(self, entry: Entry, earlier: Iterable[Place | Entry], start: OrderKey) -> Attempt:
@@ -404,7 +424,7 @@ class Revision:
         if action is None or any(effect.foreign for effect in entry.effects.values()):
             return Attempt({}, may_correct=False)
         did, error = self._run(action, record)
-        while self._ahead.met_by((target.row for target in did), self._runner.rested_on):
+        while self._met_what_lies_ahead(did):
             self._execute("ROLLBACK TO synchrotron_replay")
             self._execute("RELEASE synchrotron_replay")
             self._ahead.take_back([target.row for target in did], self._runner.rested_on)
@@ -419,6 +439,11 @@ class Revision:
                 return Attempt({}, may_correct=False)
         kind = ForeignKeyError if isinstance(error, PointsNowhere) else type(error)
         return Attempt({}, error=f"{kind.__name__}: {error}")
+
+    def _met_what_lies_ahead(self, did: dict[Target, Effect]) -> bool:
+        if not self._ahead:
+            return False
+        return self._ahead.met_by([target.row for target in did], self._runner.rested_on)
 
     def _run(
         self, action: Action[Any, Any], record: ActionRecord
@@ -477,6 +502,9 @@ class Revision:
     ) -> list[Target]:
         """Choose, row by row, between the replay and what is known; give what was left out."""
         did = attempt.did
+        if self._agrees(entry, did):
+            self._execute("RELEASE synchrotron_replay")
+            return []
         decisions = {
             target: self._decide(entry, target, attempt, before, had_unsent)
             for target in (*did, *(t for t, e in entry.effects.items() if t not in did))
@@ -496,6 +524,22 @@ class Revision:
             entry.error = None  # it raised, and what is known won over that
         # Tables that this schema does not have are left out on purpose (S11).
         return [target for target in left_out if target.table in self._store.schema.tables]
+
+    def _agrees(self, entry: Entry, did: dict[Target, Effect]) -> bool:
+        """Whether the replay did what is known, and no more: mostly so, and soon told.
+
+        There is nothing to choose then, whoever has standing; what was done is kept.
+        """
+        if len(did) != len(entry.effects):
+            return False
+        for target, effect in entry.effects.items():
+            done = did.get(target)
+            if done is None or effect.known is None or effect.known.patch != done.applied:
+                return False
+        for target, effect in entry.effects.items():
+            effect.applied, effect.before = did[target].applied, did[target].before
+            effect.unsent = effect.overruled = False
+        return True
 
     def _decide(
         self, entry: Entry, target: Target, attempt: Attempt, before: Before, had_unsent: bool
@@ -566,13 +610,13 @@ class Revision:
     # ---- what is new ---------------------------------------------------------------
 
     def _news(self, replayed: list[Entry]) -> list[Outcome]:
-        """Own actions whose outcome is another than before."""
+        """Own actions whose outcome is another than before, in order."""
         entries = {entry.position: entry for entry in replayed} | self._changed
         news = list(self._parked)
-        for position, entry in entries.items():
-            if entry.own and position not in self._removed:
+        for entry in sorted(entries.values(), key=_key):
+            if entry.own and entry.position not in self._removed:
                 now = outcome_of(entry, None)
-                if _tells(now) != _tells(self._outcomes.get(position)):
+                if _tells(now) != _tells(self._outcomes.get(entry.position)):
                     news.append(now)
         return news
 
@@ -586,10 +630,16 @@ def _tells(outcome: Outcome | None) -> tuple[str | None, ...]:
     return () if outcome is None else (outcome.state, outcome.reason, outcome.detail)
 
 
-def _traces(entry: Entry) -> set[tuple[Any, ...]]:
+def _traces(entry: Entry) -> dict[Target, tuple[Patch, Image | None]]:
     """What an entry did to each row. Where that is the same as before, the row is, too."""
     return {
-        (target, effect.applied, effect.before)
+        target: (effect.applied, effect.before)
         for target, effect in entry.effects.items()
         if effect.applied is not None
     }
+
+
+def _differing(
+    a: dict[Target, tuple[Patch, Image | None]], b: dict[Target, tuple[Patch, Image | None]]
+) -> list[RowKey]:
+    return [target.row for target in {**a, **b} if a.get(target) != b.get(target)]

@@ -224,15 +224,18 @@ class Runner:
         open_ones = self._store.database.unresolved_foreign_keys()
         # SQLite only counts them: a row whose parent is hidden here, and which goes, takes
         # one off the count that a new one has put on.
-        if open_ones or any(map(self._was_orphan, changes)):
+        if open_ones or self._had_orphan(changes):
             missing = self._missing_parents(changes)
             if open_ones or missing:
                 raise PointsNowhere(missing)
 
-    def _was_orphan(self, change: Change) -> bool:
-        old = change.old
-        if old is None:
-            return False
+    def _had_orphan(self, changes: list[Change]) -> bool:
+        for change in changes:
+            if change.old is not None and self._was_orphan(change, change.old):
+                return True
+        return False
+
+    def _was_orphan(self, change: Change, old: Full) -> bool:
         table, new = self.tables[change.table], change.new
         for key in table.foreign_keys:
             if _points_elsewhere(table, new, old, key) and self._orphan(table, old, key):

@@ -25,21 +25,8 @@ from synchrotron.core.patches import Patch, Target, Values
 from synchrotron.server.database import Connection, Query, fetch, fetch_all
 from synchrotron.server.installed import Installed
 
-_TARGETS = """
-    SELECT table_name, key, audience, base, present, newest FROM synchrotron.targets
-    WHERE audience = ANY (%s)
-    UNION
-    SELECT t.table_name, t.key, t.audience, t.base, t.present, t.newest
-    FROM unnest(%s::text[], %s::text[], %s::text[]) AS touched (table_name, key, audience)
-    JOIN synchrotron.targets AS t USING (table_name, key, audience)
-"""
-_HISTORY = """
-    SELECT p.table_name, p.key, p.audience, p.op, p.columns
-    FROM unnest(%s::text[], %s::text[], %s::text[]) AS wanted (table_name, key, audience)
-    JOIN synchrotron.patches AS p USING (table_name, key, audience)
-    WHERE p.order_key <= %s
-    ORDER BY p.order_key
-"""
+_TARGETS = "SELECT * FROM synchrotron.page_targets(%s::text[], %s::text[], %s::text[], %s::text[])"
+_HISTORY = "SELECT * FROM synchrotron.page_history(%s::text[], %s::text[], %s::text[], %s)"
 Place = tuple[str, str, str]
 """A target as it is stored: table, key as text, audience."""
 

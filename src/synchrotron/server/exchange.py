@@ -2,7 +2,8 @@
 
 1. Whose is the client id, and is this the next request of its file? (H9, O6)
 2. Does the replica's schema fit, and its cursor this server's history? (S11, H11, F3)
-3. A mere question is answered, from one consistent state, after this transaction.
+3. A mere question is answered, from one consistent state, after this transaction; one to which
+   nothing is new, at a glance and before all this, by the same rules in SQL.
 4. May the actions' order keys be stored at all? (F4, O4)
 5. Does the replica know what its user can see? (H3)
 6. Is every patch allowed, and the end state valid? (H1, H5, H6, in `upload`)
@@ -177,17 +178,19 @@ class ExchangeTransaction:
         (H9).
         """
         number, token = (exchange.number, exchange.token) if keep else (None, None)
-        [row] = await fetch(
+        [[row]] = await fetch_all(  # with the BEGIN of this transaction
             self._connection,
-            "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint,"
-            " %s::bigint, %s, %s::int8multirange, %s::text[])",
-            self._user,
-            exchange.client_id,
-            cursor,
-            seen,
-            number,
-            token,
-            *ids_of(exchange.client_id, offers),
+            (
+                "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint,"
+                " %s::bigint, %s, %s::int8multirange, %s::text[])",
+                self._user,
+                exchange.client_id,
+                cursor,
+                seen,
+                number,
+                token,
+                *ids_of(exchange.client_id, offers),
+            ),
         )
         self.begun = begun = Begun(*row)
         self.now_ms = begun.now_ms if self._given_now_ms is None else self._given_now_ms
@@ -655,6 +658,7 @@ def at_a_glance(user: str, version: int, request: SyncRequest) -> Query | None:
 def nothing_new(
     now_ms: int, seq: Seq, token: str | None, floor: OrderKey | None, audiences: list[Audience]
 ) -> Ok:
+    """The answer at a glance, from a row of `at_a_glance`."""
     token = token or ""
     download = Download(
         horizon=seq, token=token, audiences=sorted(audiences), newest=seq, newest_token=token

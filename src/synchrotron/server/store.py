@@ -205,6 +205,7 @@ async def store(
     its own patches, and give every reader standing over them.
     """
     rows = _Rows(addition)
+    targets = rows.targets()
     [row] = await fetch(
         connection,
         "SELECT * FROM synchrotron.store(%s, %s, %s::bigint, %s::text[], %s::bigint, %s::text[],"
@@ -225,10 +226,10 @@ async def store(
         multirange(int(sent.record.id[25:]) for sent in addition.actions),
         json_text(rows.actions),
         json_text(rows.patches),
-        json_text(rows.corrections),
-        json_text(rows.targets()),
+        json_text(rows.corrections) if rows.corrections else None,
+        json_text(targets) if targets else None,
         json_text([{"audience": a, "creator": user} for a, user in rows.creators.items()]),
-        json_text(rows.names),
+        json_text(rows.names) if rows.names else None,
         _notice(addition),
     )
     after = After(*row)
@@ -272,15 +273,14 @@ class _Rows:
     def _add_action(self, sent: SentAction) -> None:
         record, n = sent.record, self.count
         self._action_numbers[record.id] = n
-        scopes = list(record.audiences or ())
+        scopes = dict.fromkeys(record.audiences or ())
         for patch in sent.patches:
             _, target, key, read = self._addition.proposed[id(patch)]
             is_new = self._addition.history.is_made_by(target, read)
             if is_new:
                 self._made.add(target)
             self.patches.append(_patch_row(target, key, record.order_key, read, n, is_new))
-            if target.audience not in scopes:
-                scopes.append(target.audience)
+            scopes[target.audience] = None
             self.creators.setdefault(target.audience, record.user)
         self.actions.append(
             {
@@ -292,7 +292,7 @@ class _Rows:
                 "args": text_of(record.args),
                 "now": record.now,
                 "audiences": record.audiences,
-                "scopes": scopes,
+                "scopes": list(scopes),
                 "n": n,
             }
         )

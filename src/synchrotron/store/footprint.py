@@ -5,17 +5,17 @@ it looked at is told by its statements: each was compiled under an authorizer, w
 table that it reads. So this is known before a row is read, also of rows that were *not* there:
 a predicate is over a table, and whoever changes any row of it may change what it gives.
 
-A plain INSERT looks at no other row of its table, and the row that it writes is told by
-capture. Everything else that SQLite looks at by itself is added here: the rows on either side
-of a foreign key, along which deletes and updates cascade, and those that a UNIQUE value may
-clash with.
+A plain INSERT looks at no other row of its table, nor does an UPDATE or DELETE by a whole key
+that finds its row; and the row that they write is told by capture. Everything else that SQLite
+looks at by itself is added here: the rows on either side of a foreign key, along which deletes
+and updates cascade, and those that a UNIQUE value may clash with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -26,13 +26,19 @@ Tables = frozenset[str]
 NOTHING: Tables = frozenset()
 _CHOOSING = frozenset({"OR", "REPLACE", "CONFLICT", "RETURNING"})
 """What makes of an INSERT one that looks at the rows which are there."""
+_SEVERAL = _CHOOSING | {"IN", "SELECT", "WITH", "LIMIT"}
 
 
 class Footprints:
     """What statements on these tables rest on."""
 
     def __init__(self, connection: apsw.Connection, tables: Mapping[str, Table]) -> None:
+        self._connection = connection
         self._tables = frozenset(tables)
+        self._search_by_key = {
+            name: f"SEARCH {name} USING PRIMARY KEY ({' AND '.join(f'{c}=?' for c in table.key)})"
+            for name, table in tables.items()
+        }
         self.unique = frozenset(name for name in tables if _has_unique_values(connection, name))
         self._parents = {
             name: frozenset(key.parent for key in table.foreign_keys)
@@ -43,8 +49,27 @@ class Footprints:
             for name in tables
         }
 
-    def of(self, text: str, reads: Tables, writes: Tables) -> Tables:
+    def by_key(self, text: str, bindings: Any, writes: Tables) -> bool:
+        """Whether a statement changes the row with the key that it gives, and looks at no other.
+
+        So it is as long as it finds that row: which key it gave in vain, nobody knows later.
+        """
+        words = [token.word for token in ddl.tokens_of(text)]
+        if words[:1] not in (["UPDATE"], ["DELETE"]) or len(writes) != 1:
+            return False
+        # Of several keys, one may be found; and another's row may say which key it is.
+        if not _SEVERAL.isdisjoint(words) or words.count("FROM") != (words[0] == "DELETE"):
+            return False
+        (name,) = writes
+        if name not in self._tables or name in self._parents[name]:
+            return False  # a row that points to its own table looks at another there
+        plan = self._connection.execute(f"EXPLAIN QUERY PLAN {text}", bindings).fetchall()
+        return [step[3] for step in plan] == [self._search_by_key[name]]
+
+    def of(self, text: str, reads: Tables, writes: Tables, *, by_key: bool) -> Tables:
         """The tables of which any row may decide what a statement does."""
+        if by_key:
+            return ((reads - writes) | (writes & self.unique)) & self._tables
         written = writes & self._tables
         if _is_plain_insert(text):
             looked_at = reads | (written & self.unique)

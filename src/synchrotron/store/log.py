@@ -6,7 +6,7 @@ changes as they were captured instead (see `effects`): it is read as if it had e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import merge
 from itertools import islice
@@ -18,7 +18,7 @@ import msgspec
 from synchrotron.app.schema import Image, Table
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before
-from synchrotron.core.ids import ActionId, Audience, Seq, split_action_id
+from synchrotron.core.ids import ActionId, Audience, ClientId, Seq
 from synchrotron.core.patches import RowKey, Target
 from synchrotron.core.records import ActionRecord
 from synchrotron.store.capture import Change
@@ -80,8 +80,8 @@ class Entry(msgspec.Struct):
         """The newest seq of the action and its known patches."""
         if self.seq is None:
             return None
-        known = (e.known.seq for e in self.effects.values() if e.known is not None)
-        return max(self.seq, *known, self.seq)
+        known = [e.known.seq for e in self.effects.values() if e.known is not None]
+        return max([self.seq, *known])
 
     @property
     def footprint(self) -> str | None:
@@ -160,7 +160,7 @@ def _unpack(blob: bytes, key: OrderKey) -> ActionRecord:
         args=stored.args,
         now=stored.now,
         order_key=key,
-        client_id=split_action_id(stored.id)[0],
+        client_id=ClientId(stored.id[:24]),
         user=stored.user,
         audiences=stored.audiences,
     )
@@ -192,6 +192,14 @@ class Log:
 
     def accepted_at(self, key: OrderKey) -> Entry | None:
         return next(self._some(f"{_ACCEPTED} AND order_key = ?", key), None)
+
+    def accepted_among(self, keys: Sequence[OrderKey]) -> dict[OrderKey, Entry]:
+        """The accepted actions at some of these order keys."""
+        found = self._some(
+            f"{_ACCEPTED} AND order_key IN (SELECT value FROM json_each(?))",
+            msgspec.json.encode(keys).decode(),
+        )
+        return {entry.key: entry for entry in found}
 
     def since(self, start: OrderKey) -> list[Entry]:
         """The entries from an order key on, in order."""
@@ -368,11 +376,11 @@ class Log:
     def clear(self) -> None:
         self._execute("DELETE FROM synchrotron_action WHERE true")
 
-    def mark_sent(self, positions: Iterable[int], exchange: int) -> None:
-        """An exchange takes these along; what an earlier one took keeps that one's number."""
-        self._executemany(
-            "UPDATE synchrotron_action SET sent_in = ? WHERE position = ? AND sent_in IS NULL",
-            [(exchange, position) for position in positions],
+    def mark_sent(self, exchange: int) -> None:
+        """An exchange takes all pending ones along; what an earlier one took keeps its number."""
+        self._execute(
+            f"UPDATE synchrotron_action SET sent_in = ? WHERE {_PENDING} AND sent_in IS NULL",
+            (exchange,),
         )
 
     def decided(self, exchange: int, *, earlier: bool) -> None:

@@ -44,6 +44,8 @@ class Statement(NamedTuple):
     writes: frozenset[str]
     rests_on: Tables
     """The synced tables that decide what it does, where that is asked for."""
+    by_key: bool
+    """It changes one row by its key; where it finds none, its table decides, too."""
 
 
 class Inspection(NamedTuple):
@@ -154,6 +156,8 @@ class Statements:
             rows = self._execute(sql, bindings)
             if statement.positions:
                 return self._rows(statement, rows)
+            if statement.by_key and self._connection.changes() != 1:
+                self.rested_on |= statement.writes
             if not statement.writes:
                 self.on_savepoint()  # all that neither reads nor writes
             return []
@@ -176,7 +180,7 @@ class Statements:
         statement = self._known.get(sql) or self.inspect(sql, bindings[0])
         if statement.positions:
             raise StatementRefused("executemany gives no rows: use execute for each instead")
-        self.rested_on |= statement.rests_on
+        self.rested_on |= statement.rests_on | (statement.writes if statement.by_key else NOTHING)
         self._connection.executemany(sql, bindings)
 
     def reads(self, sql: str | Executable, params: Parameters = ()) -> frozenset[str]:
@@ -216,27 +220,31 @@ class Statements:
             )
         if _has_or_rollback(inspection.text):
             raise StatementRefused("OR ROLLBACK would end the transaction: leave it out")
-        statement = self._describe(inspection)
+        statement = self._describe(inspection, bindings)
         if len(self._known) >= CACHE_MAX:
             self._known.clear()
         self._known[sql] = statement
         return statement
 
-    def _describe(self, inspection: Inspection) -> Statement:
+    def _describe(self, inspection: Inspection, bindings: Any) -> Statement:
         names = [column[0] for column in inspection.columns]
         positions = {name: i for i, name in enumerate(names)}
         if len(positions) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise QueryError(f"two columns are named {twice!r}: give one another name with AS")
         converters = tuple(self._converter(*column[2:]) for column in inspection.columns)
+        text, reads, writes = inspection.text, inspection.reads, inspection.writes
+        by_key, rests_on = False, NOTHING
+        if self._footprints is not None:
+            by_key = self._footprints.by_key(text, bindings, writes)
+            rests_on = self._footprints.of(text, reads, writes, by_key=by_key)
         return Statement(
             positions,
             converters if any(converters) else None,
-            inspection.reads,
-            inspection.writes,
-            NOTHING
-            if self._footprints is None
-            else self._footprints.of(inspection.text, inspection.reads, inspection.writes),
+            reads,
+            writes,
+            rests_on,
+            by_key,
         )
 
     def _converter(

@@ -85,11 +85,53 @@ BEGIN
             )::text,
             joined <> '{}' AND EXISTS (
                 SELECT FROM synchrotron.scopes AS s
-                WHERE s.order_key = a.order_key AND s.audience = ANY (joined)
+                WHERE s.order_key = a.order_key AND s.audience || '' = ANY (joined)
+                OFFSET 0
             )
         FROM wanted AS w
         CROSS JOIN LATERAL (
             SELECT * FROM synchrotron.actions AS a WHERE a.order_key = w.order_key OFFSET 0
         ) AS a
         ORDER BY a.order_key;
+END $$;
+
+-- The rows of joined audiences, and those that late actions touch: for the replica's floor.
+CREATE OR REPLACE FUNCTION synchrotron.page_targets(
+    joined text[], tables text[], keys text[], places text[]
+)
+RETURNS TABLE (
+    table_name text, key text, audience text, base text, present text, newest text
+)
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY
+        SELECT t.table_name, t.key, t.audience, t.base, t.present, t.newest
+        FROM synchrotron.targets AS t WHERE t.audience = ANY (joined)
+        UNION
+        SELECT t.table_name, t.key, t.audience, t.base, t.present, t.newest
+        FROM unnest(tables, keys, places) AS w (table_name, key, audience)
+        CROSS JOIN LATERAL (
+            SELECT * FROM synchrotron.targets AS t
+            WHERE (t.table_name, t.key, t.audience) = (w.table_name, w.key, w.audience)
+            OFFSET 0
+        ) AS t;
+END $$;
+
+-- The patches of some rows up to an order key, in order.
+CREATE OR REPLACE FUNCTION synchrotron.page_history(
+    tables text[], keys text[], places text[], upto text
+)
+RETURNS TABLE (table_name text, key text, audience text, op text, columns text)
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY
+        SELECT p.table_name, p.key, p.audience, p.op, p.columns
+        FROM unnest(tables, keys, places) AS w (table_name, key, audience)
+        CROSS JOIN LATERAL (
+            SELECT * FROM synchrotron.patches AS p
+            WHERE (p.table_name, p.key, p.audience) = (w.table_name, w.key, w.audience)
+              AND p.order_key <= upto
+            OFFSET 0
+        ) AS p
+        ORDER BY p.order_key;
 END $$;

@@ -132,14 +132,15 @@ BEGIN
             SELECT a.order_key FROM synchrotron.actions AS a
             WHERE a.user_id = who AND a.seq > asked_from
         ) AS fresh
-        WHERE EXISTS (
-            SELECT FROM synchrotron.actions AS a
+        -- Not EXISTS of one or of the other: for that all patches might be read, into a hash.
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM synchrotron.actions AS a
             WHERE a.order_key = fresh.order_key AND a.seq > asked_from AND a.client_id <> client
-        ) OR EXISTS (
-            SELECT FROM synchrotron.patches AS p
+            UNION ALL
+            SELECT 1 FROM synchrotron.patches AS p
             WHERE p.order_key = fresh.order_key AND p.audience = ANY (mine)
               AND p.seq > asked_from AND p.client_id <> client
-        )
+        ) AS by_others
     );
 END $$;
 
@@ -198,9 +199,9 @@ END;
 -- until then, and what is read after it is what everyone committed before. Where what was judged
 -- is stale by now, or the replica behind, nothing is stored.
 --
--- Rows are numbered by `n`, from 1 in the order of history. `scopes` are the audiences in which
--- an action is of interest; of a patch, `is_new` says that its row was not there before, and is
--- now what the patch says.
+-- What there is none of is NULL. Rows are numbered by `n`, from 1 in the order of history.
+-- `scopes` are the audiences in which an action is of interest; of a patch, `is_new` says that its
+-- row was not there before, and is now what the patch says.
 CREATE OR REPLACE FUNCTION synchrotron.store(
     who text, client text, asked_from bigint, known text[], seen bigint, mine text[],
     known_floor text, at_ms bigint, touched text[], changes_rights boolean,
@@ -263,37 +264,43 @@ BEGIN
         SELECT b.table_name, b.key, b.audience, b.order_key, b.op, b.columns,
             before + b.n, before + b.n, client, who
         FROM brought AS b;
-        WITH brought AS MATERIALIZED (
-            SELECT * FROM json_to_recordset(corrections) AS p (
-                table_name text, key text, audience text, order_key text, op text, columns text,
-                n bigint
+        IF corrections IS NOT NULL THEN
+            WITH brought AS MATERIALIZED (
+                SELECT * FROM json_to_recordset(corrections) AS p (
+                    table_name text, key text, audience text, order_key text, op text,
+                    columns text, n bigint
+                )
+            ), scoped AS (
+                INSERT INTO synchrotron.scopes (audience, order_key, seq)
+                SELECT b.audience, b.order_key, before + b.n FROM brought AS b
             )
-        ), scoped AS (
-            INSERT INTO synchrotron.scopes (audience, order_key, seq)
-            SELECT b.audience, b.order_key, before + b.n FROM brought AS b
-        )
-        INSERT INTO synchrotron.patches
-        SELECT b.table_name, b.key, b.audience, b.order_key, b.op, b.columns,
-            before + b.n, before + b.n, client, who
-        FROM brought AS b
-        ON CONFLICT (table_name, key, audience, order_key) DO UPDATE
-            SET op = excluded.op, columns = excluded.columns, seq = excluded.seq,
-                basis = excluded.basis, client_id = excluded.client_id,
-                user_id = excluded.user_id;
-        INSERT INTO synchrotron.targets (table_name, key, audience, present, newest, seq)
-        SELECT r.table_name, r.key, r.audience, r.present, r.newest, its_seq
-        FROM json_to_recordset(new_rows) AS r (
-            table_name text, key text, audience text, present text, newest text
-        )
-        ON CONFLICT (table_name, key, audience) DO UPDATE
-            SET present = excluded.present, newest = excluded.newest, seq = excluded.seq;
+            INSERT INTO synchrotron.patches
+            SELECT b.table_name, b.key, b.audience, b.order_key, b.op, b.columns,
+                before + b.n, before + b.n, client, who
+            FROM brought AS b
+            ON CONFLICT (table_name, key, audience, order_key) DO UPDATE
+                SET op = excluded.op, columns = excluded.columns, seq = excluded.seq,
+                    basis = excluded.basis, client_id = excluded.client_id,
+                    user_id = excluded.user_id;
+        END IF;
+        IF new_rows IS NOT NULL THEN
+            INSERT INTO synchrotron.targets (table_name, key, audience, present, newest, seq)
+            SELECT r.table_name, r.key, r.audience, r.present, r.newest, its_seq
+            FROM json_to_recordset(new_rows) AS r (
+                table_name text, key text, audience text, present text, newest text
+            )
+            ON CONFLICT (table_name, key, audience) DO UPDATE
+                SET present = excluded.present, newest = excluded.newest, seq = excluded.seq;
+        END IF;
         INSERT INTO synchrotron.audiences AS a (audience, creator)
         SELECT c.audience, c.creator
         FROM json_to_recordset(new_creators) AS c (audience text, creator text)
         ON CONFLICT (audience) DO UPDATE SET creator = excluded.creator WHERE a.creator IS NULL;
-        INSERT INTO synchrotron.renamed
-        SELECT n.id, n.seed FROM json_to_recordset(new_names) AS n (id text, seed text)
-        ON CONFLICT DO NOTHING;
+        IF new_names IS NOT NULL THEN
+            INSERT INTO synchrotron.renamed
+            SELECT n.id, n.seed FROM json_to_recordset(new_names) AS n (id text, seed text)
+            ON CONFLICT DO NOTHING;
+        END IF;
         UPDATE synchrotron.clients AS c SET accepted = c.accepted + numbers
         WHERE c.client_id = client AND numbers <> '{}';
         INSERT INTO synchrotron.commits VALUES (its_seq, its_token);
@@ -322,7 +329,8 @@ BEGIN
         WHERE pronamespace = 'synchrotron'::regnamespace AND proname IN (
             'begin_exchange', 'look_up', 'standing_of', 'glance', 'answer_at_a_glance',
             'enter_upload', 'load_targets', 'load_patches', 'load_actions',
-            'patches_of_actions', 'store', 'page_candidates', 'page_events'
+            'patches_of_actions', 'store', 'page_candidates', 'page_events', 'page_targets',
+            'page_history'
         )
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', name);
