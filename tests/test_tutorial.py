@@ -2,7 +2,7 @@
 
 Their output is compared with what the page shows. A block with a title is a terminal in which a
 command goes on running: the lines of later blocks of the same title are waited for, and `^C` ends
-it. Where the reader copies a token, it is taken from what `dev` printed.
+it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 PATIENCE_S = 60
 SET_UP = ("python3 -m venv", ". .venv", "pip install")
 """Of the reader's environment; ours is there."""
-TOKEN = re.compile(r"^export (?P<name>\w+)_TOKEN=")
+EXPORT = re.compile(r'^export (?P<name>\w+)="\$\((?P<command>[^)]+)\)"$')
 
 
 class Terminal:
@@ -80,20 +80,18 @@ class Reader:
     def _type(self, command: str, expected: str) -> None:
         if command.startswith(SET_UP):
             return
-        if found := TOKEN.match(command):
-            self._copy_token(found["name"])
+        if found := EXPORT.match(command):
+            self._environment[found["name"]] = self._run(found["command"]).strip()
             return
+        printed = self._run(command)
+        assert matches(printed, expected), f"$ {command}\n{printed}"
+
+    def _run(self, command: str) -> str:
         done = subprocess.run(
             command.split(), cwd=self._folder, env=self._environment, capture_output=True, text=True
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
-        assert matches(done.stdout, expected), f"$ {command}\n{done.stdout}"
-
-    def _copy_token(self, name: str) -> None:
-        printed = self._terminals["Terminal 1"].printed
-        found = re.search(rf"^token +of {name.lower()}: (\S+)$", printed, re.MULTILINE)
-        assert found is not None, printed
-        self._environment[f"{name}_TOKEN"] = found[1]
+        return done.stdout
 
     def _watch(self, title: str, text: str) -> None:
         for line in text.splitlines():

@@ -190,3 +190,16 @@ def test_shrinking_asks_no_more_often_than_it_may() -> None:
     asked: list[int] = []
     shrink(list(range(100)), lambda items: bool(asked.append(len(items))), 7)
     assert len(asked) == 7
+
+
+def test_users_undo_actions_unless_the_application_does_not_let_them() -> None:
+    told = {
+        undo: [
+            line
+            for seed in range(12)
+            for line in Simulation(make_shop(), seed=seed, steps=24, undo=undo).play().story
+        ]
+        for undo in (True, False)
+    }
+    assert any(" undoes " in line for line in told[True])
+    assert not any(" undoes " in line for line in told[False])

@@ -57,7 +57,12 @@ def _(rng: Random, query: Query) -> dict[str, Any] | None:
 def test_in_random_histories_nothing_is_sold_twice_and_all_agree(seed: int) -> None:
     everyone = {branch: {"company"} for branch in BRANCHES}
     Simulation(
-        app, seed=seed, users=BRANCHES, audiences=everyone, invariants=list(INVARIANTS)
+        app,
+        seed=seed,
+        users=BRANCHES,
+        audiences=everyone,
+        invariants=INVARIANTS,
+        undo=False,  # the service cancels orders by an action; an undo would go row by row
     ).run()
 
 

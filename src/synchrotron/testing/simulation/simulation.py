@@ -11,7 +11,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -86,6 +86,8 @@ class Simulation:
     copies, clocks jump, history is pruned, code is old, the server is put back. `steps` counts
     all of this; about two of three are actions. `invariants` are queries that must give no row,
     on any replica and on the server. `audiences` gives memberships, as for `MemoryServer`.
+    `undo` False leaves out that users undo actions: an undo goes row by row, and keeps no
+    invariant over several.
     Raises `ActionDefinitionError` for actions without a sample.
     """
 
@@ -103,6 +105,7 @@ class Simulation:
         users: Sequence[str] | None = None,
         audiences: Mapping[str, Set[str]] | None = None,
         climate: Climate | None = None,
+        undo: bool = True,
     ) -> None:
         require_samples(app)
         if replicas < 1 or steps < 0:
@@ -115,6 +118,7 @@ class Simulation:
         self._users = tuple(users) if users else None
         self._audiences = audiences
         self._climate = climate
+        self._undo = undo
         self.plays_both_ways = seed % BOTH_WAYS_EVERY == 0
         """Whether the history is played once more with replays of everything (S12)."""
 
@@ -147,7 +151,7 @@ class Simulation:
         climate = draw_climate(
             dice, membership=cast.churn, rights=cast.relaxes, older=bool(cast.older)
         )
-        return cast, climate
+        return cast, climate if self._undo else replace(climate, undo=0.0)
 
     @cached_property
     def steps(self) -> list[Step]:
