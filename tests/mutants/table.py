@@ -141,6 +141,13 @@ MUTANTS = (
         seed=0,
     ),
     Mutant(
+        "S12: a row is taken back while another has its UNIQUE value",
+        "replica/ahead.py",
+        "            found |= self._of_tables(self._unique & {row.table for row in found})\n",
+        "",
+        seed=37,
+    ),
+    Mutant(
         "S12: a disputed action stays",
         "store/log.py",
         "            if (effect.known is None) != self.pending or not effect.is_undisputed:\n"
