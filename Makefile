@@ -5,6 +5,7 @@ BIN    = $(VENV)/bin
 PYTHON =
 SEEDS  = 1000
 LIVES  = 1000
+FLEET  =
 FIRST  = 0
 MUTANTS =
 ARGS   =
@@ -12,7 +13,7 @@ ARGS   =
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-slow test-all lint sim crashes bench wheel clean
+.PHONY: help demo test test-slow test-all lint sim crashes bench docs wheel clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -49,18 +50,26 @@ else
 	$(BIN)/python -m tests.mutants.hunt $(ARGS)
 endif
 
-crashes: $(VENV)/dev  ## replicas killed at random moments; LIVES=n
+crashes: $(VENV)/dev  ## replicas killed at random moments; LIVES=n; FLEET=seconds: servers and PostgreSQL too
+ifeq ($(FLEET),)
 	$(BIN)/python -m tests.crashes.lives --lives $(LIVES)
+else
+	$(BIN)/python -m tests.postgres.deaths --seconds $(FLEET)
+endif
 
 bench: $(VENV)/dev  ## the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/docs  ## the documentation as a site, into site/; what leads nowhere fails
+	$(BIN)/python -m mkdocs build --quiet --clean
 
 wheel: $(VENV)/dev  ## the source distribution, and from it the wheel, into dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .venvs build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venvs build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package alone is all that the demo needs; the tools come with the first test or check.
@@ -74,4 +83,8 @@ $(VENV)/package: pyproject.toml
 
 $(VENV)/dev: $(VENV)/package
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/docs: $(VENV)/package
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@

@@ -13,7 +13,9 @@ ALL = (
     "size",
     "divergence",
     "http",
+    "server",
     "postgres",
+    "memory",
     "strictness",
 )
 

@@ -112,11 +112,18 @@ def over_http(folder: Path, url: str) -> World:
 
 @contextmanager
 def server_process(*database: str) -> Iterator[str]:
+    with server_process_of(*database) as (url, _):
+        yield url
+
+
+@contextmanager
+def server_process_of(*database: str) -> Iterator[tuple[str, int]]:
+    """The address of a server process, and its process id."""
     command = [sys.executable, "-m", "benchmarks.http", "serve", *database]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip()
+        yield process.stdout.readline().strip(), process.pid
     finally:
         process.terminate()
         process.wait()

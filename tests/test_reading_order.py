@@ -29,6 +29,7 @@ PACKAGES = (
     "__init__",
     "ext",
     "elsewhere",
+    "inspection",
     "server",
     "testing",
     "cli",

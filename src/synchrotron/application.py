@@ -81,6 +81,6 @@ def _connect(
 
     if transport is not None:
         raise UsageError("a replica has one way to its server: server=… or transport=…")
-    if token is None:
+    if not token:  # an empty text, too, such as an environment variable that is not set
         raise UsageError("who is using the server? Open the replica with token=…")
     return HttpTransport(server, token, user=user)

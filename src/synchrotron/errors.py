@@ -12,7 +12,8 @@
     │   ├── WriteOutsideAction
     │   ├── NotReadOnly
     │   ├── QueryError
-    │   └── Closed
+    │   ├── Closed
+    │   └── EncryptionMissing
     ├── RefusedInAction          the action, as written, may not do this; it was rolled back
     │   ├── StatementRefused
     │   ├── LocalTableRefused
@@ -25,6 +26,7 @@
     ├── FileError                whoever looks after the database file
     │   ├── NotAReplica
     │   ├── DamagedFile
+    │   ├── WrongKey
     │   ├── NewerFile
     │   ├── OtherApplication
     │   └── WrongUser

@@ -18,11 +18,14 @@ from synchrotron.cli.story import LAPTOP, OWNERS, PHONE, STEPS, TABLET
 from synchrotron.cli.verdict import differences
 
 
-def command(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(
+    *args: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """`python -m synchrotron`, with its output on a pipe."""
     return subprocess.run(
         [sys.executable, "-m", "synchrotron", *args],
         capture_output=True,
+        cwd=cwd,
         encoding="utf-8",
         env={**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **environment},
         check=False,

@@ -39,7 +39,9 @@ def database() -> Iterator[str]:
 
 
 @contextmanager
-def running_command(*args: str, port: int, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def running_command(
+    *args: str, port: int, cwd: Path = ROOT, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """The command, once it answers; it is asked to stop at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "synchrotron", *args],
@@ -47,7 +49,7 @@ def running_command(*args: str, port: int, **environment: str) -> Iterator[subpr
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=ROOT,
+        cwd=cwd,
     )
     try:
         deadline_s = time.monotonic() + 60
@@ -129,7 +131,8 @@ def test_every_setting_is_an_option_of_serve_and_an_environment_variable() -> No
 def test_token_needs_the_secret() -> None:
     for secret in ("", "short"):
         done = command("token", "--user", "alice", SYNCHROTRON_JWT_SECRET=secret)
-        assert (done.returncode, "SYNCHROTRON_JWT_SECRET" in spoken(done.stdout)) == (1, True)
+        assert (done.returncode, "SYNCHROTRON_JWT_SECRET" in spoken(done.stderr)) == (1, True)
+        assert done.stdout == "", "a shell would take it for a token"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
@@ -150,8 +153,12 @@ def test_dev_installs_serves_and_gives_tokens_that_outlive_a_restart(tmp_path: P
         assert process.returncode == 0, told
     tokens = [dict(re.findall(r"token +of (\w+): (\S+)", out)) for out in told]
     assert tokens[0].keys() == {"alice", "bob"}
-    secrets = {re.search(r"SECRET=(\w+)", out)[1] for out in told}  # type: ignore[index]
-    assert len(secrets) == 1
+    made = command(
+        "token", "--dev", "tests.replica.shop:app", "--user", "carol", TMPDIR=str(tmp_path)
+    )
+    assert user_of(made.stdout.strip()) == "carol"
+    [secret] = tmp_path.glob("synchrotron-dev-*/jwt-secret")
+    tokens[0]["carol"] = made.stdout.strip()
     assert "shop: " in told[0] and f"http://127.0.0.1:{port}" in told[0]
     with running_command(
         "dev", "tests.replica.shop:app", "--database", url, "--port", str(port), port=port,
@@ -161,6 +168,7 @@ def test_dev_installs_serves_and_gives_tokens_that_outlive_a_restart(tmp_path: P
         with (
             shop.app.open(":memory:", server=server, token=tokens[0]["alice"]) as a,
             shop.app.open(":memory:", server=server, token=tokens[0]["bob"]) as b,
+            shop.app.open(":memory:", server=server, token=tokens[0]["carol"]) as c,
         ):
             a.run(create_project, id="p")
             a.sync()
@@ -169,7 +177,18 @@ def test_dev_installs_serves_and_gives_tokens_that_outlive_a_restart(tmp_path: P
             a.sync()
             b.sync()
             assert [row["text"] for row in b.query("SELECT text FROM todo")] == ["Buy milk"]
+            c.sync()
+            assert c.query("SELECT text FROM todo") == []
+    assert secret.stat().st_mode & 0o077 == 0
     drop_database(url)
+
+
+def test_a_token_for_a_server_that_dev_never_started_says_to_start_it(tmp_path: Path) -> None:
+    done = command(
+        "token", "--dev", "tests.replica.shop:app", "--user", "carol", TMPDIR=str(tmp_path)
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "start it first" in spoken(done.stderr)
 
 
 def test_dev_says_what_is_in_the_way() -> None:

@@ -16,6 +16,7 @@ from synchrotron.core.clock import (
     Timestamp,
     is_order_key,
     order_key,
+    span,
     tick,
     timestamp_of,
     to_datetime,
@@ -124,3 +125,15 @@ def test_milliseconds_and_moments_are_the_same_thing(ms: int) -> None:
 
 def test_moments_before_the_epoch_are_rounded_down_as_well() -> None:
     assert to_ms(datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)) == -1
+
+
+@pytest.mark.parametrize(
+    ("ms", "words"),
+    [(0, "0.0 s"), (3_249, "3.2 s"), (119_000, "119.0 s"), (120_000, "2 min"),
+     (5_400_000, "90 min"), (7_200_000, "2 h"), (86_400_000, "24 h"), (172_800_000, "2 days"),
+     (10**10, "116 days")],
+)  # fmt: skip
+def test_a_length_of_time_is_told_in_the_largest_unit_of_which_there_are_two(
+    ms: int, words: str
+) -> None:
+    assert span(ms) == words

@@ -63,14 +63,14 @@ def plant(mutant: Mutant, folder: Path) -> None:
     copy = folder / "synchrotron"
     source = Path(synchrotron.__file__).parent
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    file = copy / mutant.file
-    text = file.read_text(encoding="utf-8")
-    if (times := text.count(mutant.right)) != 1:
-        raise LookupError(
-            f"mutant {mutant.rule!r} does not apply: what it replaces is {times} times "
-            f"in {mutant.file}"
-        )
-    file.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
+    for file, right, wrong in mutant.edits:
+        text = (copy / file).read_text(encoding="utf-8")
+        if (times := text.count(right)) != 1:
+            raise LookupError(
+                f"mutant {mutant.rule!r} does not apply: what it replaces is {times} times "
+                f"in {file}"
+            )
+        (copy / file).write_text(text.replace(right, wrong), encoding="utf-8")
 
 
 def hunt(mutant: Mutant, seeds: list[int], *, shrink: bool = False) -> Catch:

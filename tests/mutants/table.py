@@ -8,14 +8,22 @@ Not here are rules that no history has been seen to need, so far: that an unsent
 of its own gives an action standing; that an older known patch does not replace a newer one
 (two other rules see to that); that a patch passes over a row of another audience (S9), and a
 row key is in one audience at every place in history; that a parent which may be hidden is not
-one that is missing (A9); that what was sent without an answer is not stamped anew (O4); that
-seqs rise with history within an upload (H2); that the newest commit told of counts beside the
-cursor (H11: seed 277 saw it when it was drawn otherwise). Tests of their own hold them.
+one that is missing (A9); that what a retry changes counts as corrections (H4); that seqs rise
+with history within an upload (H2); that the newest commit told of counts beside the cursor
+(H11: seed 277 saw it when it was drawn otherwise). Tests of their own hold them.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+
+class Edit(NamedTuple):
+    """An exact replacement in a file."""
+
+    file: str
+    right: str
+    wrong: str
 
 
 class Mutant(NamedTuple):
@@ -26,6 +34,12 @@ class Mutant(NamedTuple):
     right: str
     wrong: str
     seed: int | None = None
+    also: tuple[Edit, ...] = ()
+    """Where other rules would make it good: these are left out too."""
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        return Edit(self.file, self.right, self.wrong), *self.also
 
 
 MUTANTS = (
@@ -63,7 +77,7 @@ MUTANTS = (
         "replica/exchange.py",
         "        effect.denied = True\n",
         "",
-        seed=13,
+        seed=8,
     ),
     # ---- undo and replay ---------------------------------------------------------------
     Mutant(
@@ -72,6 +86,20 @@ MUTANTS = (
         "images[row] = places[-1].before[row]",
         "images[row] = places[0].before[row]",
         seed=0,
+    ),
+    Mutant(
+        "undo from known patches, not from what was applied",
+        "store/log.py",
+        "                if effect.applied is not None:\n                    before.setdefault(",
+        "                known = effect.known[0] if effect.known else effect.applied\n"
+        "                if known is not None:\n                    before.setdefault(",
+        also=(
+            Edit(
+                "store/log.py",
+                "    before: Image | None = None\n\n\n_decode_undoing",
+                "    before: Image | None = None\n    known: Any = None\n\n\n_decode_undoing",
+            ),
+        ),
     ),
     Mutant(
         "order by arrival, not by order keys",
@@ -107,6 +135,13 @@ MUTANTS = (
         '                self._execute("ROLLBACK")\n        self._database',
         '                self._execute("COMMIT")\n        self._database',
         seed=4,
+    ),
+    Mutant(
+        "U1: an undo is not run again, but kept as its author saw it",
+        "replica/revision.py",
+        "        if action is None or any(effect.foreign",
+        "        if action is None or action.name == 'synchrotron:undo' or any(effect.foreign",
+        seed=5,
     ),
     # ---- leaving in place --------------------------------------------------------------
     Mutant(
@@ -206,6 +241,27 @@ MUTANTS = (
         "store/state.py",
         "        self.clock = max(self.clock, key)\n",
         "        pass\n",
+    ),
+    Mutant(
+        "O4: a re-stamp after a lost reply",
+        "replica/exchange.py",
+        "        if any(entry.sent_in is not None for entry in pending):\n"
+        "            return Next(again=True, upload=False)\n",
+        "",
+        also=(
+            Edit(
+                "replica/exchange.py",
+                "                if accepted.order_key != entry.key:\n"
+                "                    self.revision.move(entry, accepted.order_key)\n",
+                "",
+            ),
+            Edit(
+                "replica/exchange.py",
+                "        elif entry.key != record.order_key:\n"
+                "            revision.move(entry, record.order_key)\n",
+                "",
+            ),
+        ),
     ),
     # ---- floors ------------------------------------------------------------------------
     Mutant(

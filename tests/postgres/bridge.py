@@ -4,8 +4,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing
 from typing import Any, TypeVar
 
+from synchrotron.core.ids import Seq
 from synchrotron.core.messages import (
     SnapshotChunk,
     SnapshotRequest,
@@ -32,6 +34,17 @@ class Bridge:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(120)
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> Callable[[], None]:
+        """Run a coroutine until the function that is returned is called."""
+        task = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+        def stop() -> None:
+            task.cancel()
+            # Cancelled in the loop: what comes after has to wait for that.
+            self.run(asyncio.sleep(0))
+
+        return stop
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -86,3 +99,14 @@ class Wire:
 
     def wait(self, ms: int) -> None:
         self._wait(ms / 1000)
+
+    def listen(
+        self, news: Callable[[Seq], None], connected: Callable[[bool], None]
+    ) -> Callable[[], None]:
+        async def follow() -> None:
+            async with aclosing(self._served.authority.commits(self.user)) as commits:  # type: ignore[type-var]
+                async for horizon in commits:
+                    connected(True)
+                    news(horizon)
+
+        return self._served.bridge.start(follow())

@@ -11,6 +11,7 @@ A message is its length in 4 bytes and its JSON. A request opens with the user a
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import socket
@@ -246,8 +247,12 @@ def told_by_parent() -> threading.Event:
 def main() -> None:
     match sys.argv[1:]:
         case ["serve", database, path]:
+            logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # killed all the time
             told_by_parent()
-            asyncio.run(serve(database, path))
+            try:
+                asyncio.run(serve(database, path))
+            except Offline:  # PostgreSQL was killed: whoever started this starts it again
+                os._exit(1)
         case ["work", sockets, folder, seed, replicas, actions]:
             try:
                 work(sockets.split(","), Path(folder), int(seed), int(replicas), int(actions))

@@ -32,10 +32,9 @@ def notes_only(user: str, tables: Iterable[str]) -> str:
 class TwinTrial(Trial):
     """A trial whose server is a twin."""
 
-    plays_both_ways = False
-
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.plays_both_ways = False
         self.twins: list[Twin] = []
 
     def cast(self, dice: Dice) -> Cast:
@@ -48,7 +47,7 @@ class TwinTrial(Trial):
             self.twins.append(Twin(*args, policies=policies, **options))
             return self.twins[-1]
 
-        return dataclasses.replace(cast, make_server=make_server)
+        return dataclasses.replace(cast, make_server=make_server, relaxes=False)
 
     def close(self) -> int:
         """How many requests were answered twice."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 from tests.postgres.cluster import drop_database, execute, new_database
 from tests.postgres.todo import AUDIENCES, OWNERS_EDIT, SCHEMA
@@ -138,15 +137,6 @@ def test_a_table_that_was_there_before_is_refused(database: str) -> None:
     execute(database, "CREATE TABLE todo (id text)")
     with pytest.raises(InstallationError, match="table todo exists already"):
         install(app(), database)
-
-
-def test_a_login_without_the_right_to_install_is_told_what_is_needed(database: str) -> None:
-    execute(database, "DROP ROLE IF EXISTS poor")
-    execute(database, "CREATE ROLE poor LOGIN PASSWORD 'poor'")
-    poor = psycopg.conninfo.make_conninfo(database, user="poor", password="poor")
-    with pytest.raises(InstallationError, match="CREATEROLE"):
-        install(app(), poor)
-    execute(database, "DROP ROLE poor")
 
 
 def test_a_database_that_cannot_be_reached_is_told() -> None:

@@ -1,17 +1,20 @@
 """What is old is folded into the floor; no row changes, and nobody waits for long."""
 
 import asyncio
+import time
 
 import pytest
 from tests.postgres.bridge import Served
 from tests.postgres.cluster import execute
 from tests.postgres.conftest import Serve
 from tests.postgres.twin import described
+from tests.server.running import SECRET, Running, ask, eventually
 from tests.testing.by_hand import APP, NOW_MS, Clock, File, create_project, insert, update
 from typer.testing import CliRunner
 
 from synchrotron.cli import main
 from synchrotron.errors import InstallationError
+from synchrotron.server.asgi import asgi
 from synchrotron.server.postgres import PostgresAuthority
 from synchrotron.server.retention import prune
 
@@ -68,6 +71,42 @@ def test_a_server_prunes_by_itself(server: Served, file: File, clock: Clock) -> 
 
     async def for_a_while() -> None:
         task = asyncio.create_task(server.authority.keep_pruned(age_ms_max=10_000, every_s=0.01))
+        while (await asyncio.to_thread(counts, server))[0] != 11:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    server.bridge.run(asyncio.wait_for(for_a_while(), 30))
+
+
+@pytest.mark.spec("F3", "F5")
+@pytest.mark.parametrize("days", [1.0, None])
+def test_a_server_over_http_prunes_what_is_older_than_its_retention(
+    server: Served, file: File, clock: Clock, days: float | None
+) -> None:
+    clock.now_ms = time.time_ns() // 1_000_000
+    file.ok(file.action(clock.now_ms - NOW_MS, insert("fresh")))
+    before = execute(server.database, "SELECT * FROM item ORDER BY id")
+    with Running(asgi(server.database, jwt_secret=SECRET, retention_days=days)) as serving:
+        if days is not None:
+            eventually(lambda: counts(server)[0] == 1)
+        assert ask(f"{serving.url}/health")[0] == 200
+    assert counts(server)[0] == (22 if days is None else 1)
+    assert execute(server.database, "SELECT * FROM item ORDER BY id") == before
+
+
+@pytest.mark.spec("F3")
+def test_pruning_goes_on_after_the_database_was_away(
+    server: Served, file: File, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What stops one attempt does not stop the next."""
+    execute(server.database, "ALTER FUNCTION synchrotron.prune RENAME TO away")
+    clock.now_ms = NOW_MS + 20_000
+
+    async def for_a_while() -> None:
+        task = asyncio.create_task(server.authority.keep_pruned(age_ms_max=10_000, every_s=0.01))
+        while "history cannot be pruned now" not in caplog.text:
+            await asyncio.sleep(0.01)
+        execute(server.database, "ALTER FUNCTION synchrotron.away RENAME TO prune")
         while (await asyncio.to_thread(counts, server))[0] != 11:
             await asyncio.sleep(0.01)
         task.cancel()

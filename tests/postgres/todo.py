@@ -33,8 +33,8 @@ OWNERS_EDIT = """
 """
 
 
-def make_app(policies: str | None = None) -> App:
-    app = App("todo", schema=SCHEMA, audiences=AUDIENCES, policies=policies)
+def make_app(policies: str | None = None, schema: str = SCHEMA) -> App:
+    app = App("todo", schema=schema, audiences=AUDIENCES, policies=policies)
 
     @app.action
     def create_project(ctx: Context, *, id: str) -> None:

@@ -62,6 +62,21 @@ def test_what_a_sync_brings_is_told_by_table_and_by_outcome(world):
     assert heard == []
 
 
+def test_a_rejection_before_the_first_upload_is_told_and_counted_once(world):
+    """It is rejected when others' actions arrive, and again known to be so by the upload."""
+    a, b = world.synced("alice"), world.synced("bob")
+    b.run(put_on_sale, id="pen", stock=1)
+    world.settle(b, a)
+    b.run(buy, id="pen")
+    rejected = a.run(buy, id="pen")
+    b.sync()
+    heard = listen(a, "rejected")
+    report = a.sync()
+    assert [value.id for _, value in heard] == [rejected.id]
+    assert (report.rejected, report.uploaded) == (1, 1)
+    assert rejected.outcome.seq is not None
+
+
 def test_parked_is_told_with_the_outcome(world):
     a = world.synced("alice")
     world.server.policy = lambda *_: False

@@ -5,6 +5,7 @@ import io
 import tracemalloc
 from itertools import islice
 
+import msgspec
 import pytest
 from tests.replica.conftest import Wire
 from tests.replica.shop import add, create_counter, create_noted
@@ -12,9 +13,9 @@ from tests.replica.shop import add, create_counter, create_noted
 from synchrotron.core.ids import Seq
 from synchrotron.core.messages import SnapshotHead, SnapshotRequest, SnapshotRows, Staged
 from synchrotron.errors import MachineError, Offline, ProtocolError
-from synchrotron.replica.exchange import cut
+from synchrotron.replica.exchange import PART_BYTES, PART_ITEMS, cut
 
-LONG = "x" * 800_000
+LONG = "x" * (PART_BYTES * 4 // 5)
 
 
 def many(replica, *ids):
@@ -113,6 +114,15 @@ def test_a_request_is_cut_by_size_and_keeps_its_order(world):
     [large, *_] = cut(request, part_bytes=10**6)
     assert large == request
     assert [len(p.actions) for p in cut(request, part_bytes=2_000)] != [1] * 6
+
+
+def test_a_request_of_many_small_things_is_cut_by_their_number(world):
+    a = world.synced("alice")
+    many(a, "a")
+    request = a._engine.ask()
+    [action] = request.actions
+    many_actions = msgspec.structs.replace(request, actions=[action] * (2 * PART_ITEMS + 1))
+    assert [len(p.actions) for p in cut(many_actions, 10**9)] == [PART_ITEMS, PART_ITEMS, 1]
 
 
 # ---- snapshots that resume (F1) -----------------------------------------------------

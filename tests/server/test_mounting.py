@@ -49,3 +49,14 @@ def test_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         asgi(jwt_secret=SECRET)
     with pytest.raises(UsageError, match="SYNCHROTRON_JWT_SECRET"):
         asgi(authority=MemoryAuthority(MemoryServer(shop.app)))
+
+
+def test_the_server_is_made_by_the_name_that_the_documents_give() -> None:
+    import synchrotron.server
+    from synchrotron.server import asgi as documented
+
+    for make in (documented, synchrotron.server.asgi):
+        with pytest.raises(UsageError, match="which tokens to accept"):
+            make(authority=MemoryAuthority(MemoryServer(shop.app)))
+    with pytest.raises(AttributeError, match="no attribute 'agsi'"):
+        synchrotron.server.agsi  # type: ignore[attr-defined]  # noqa: B018

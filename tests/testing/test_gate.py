@@ -1,6 +1,7 @@
 """Who may upload now."""
 
 import pytest
+from msgspec.structs import replace
 from tests.servers import new_server
 from tests.testing.by_hand import (
     APP,
@@ -8,6 +9,7 @@ from tests.testing.by_hand import (
     P2,
     Clock,
     File,
+    correct,
     create_project,
     given,
     ids,
@@ -35,6 +37,19 @@ def test_an_upload_that_does_not_know_what_its_user_can_see_is_behind() -> None:
     assert numbers(server) == {"x": 0, "y": 0}
     b.ok(late)
     assert isinstance(a.send(a.action(4, insert("w"))), Behind)
+
+
+@pytest.mark.spec("H3")
+def test_a_correction_by_another_client_holds_an_upload_up() -> None:
+    server = given()
+    a, b = File(server, "alice", "a"), File(server, "bob", "b")
+    a.ok(made := a.action(1, insert("x")))
+    b.pull()
+    b.ok(corrections=[correct(made, insert("x", 5))])
+    late = a.action(2, insert("y"))
+    assert isinstance(a.send(late), Behind)
+    a.ok(late)
+    assert numbers(server) == {"x": 5, "y": 0}
 
 
 @pytest.mark.spec("H3")
@@ -82,6 +97,36 @@ def test_a_lease_ends_after_its_time() -> None:
     assert isinstance(busy, Busy)
     assert busy.retry_after_ms == 1
     clock.now_ms += 1
+    a.ok(late)
+
+
+@pytest.mark.spec("H3")
+def test_a_lease_lasts_two_seconds_from_each_part_but_no_longer_than_its_time() -> None:
+    clock = Clock()
+    server = given(clock=clock)
+    a, b = File(server, "alice", "a"), File(server, "bob", "b")
+    sent = [b.action(100 + n, insert(f"b{n}"), n=n + 1) for n in range(20)]
+    for ms in range(3):
+        a.ok(a.action(ms, insert(f"a{ms}")))
+        b.send(*sent)
+    whole = b.request(*sent)
+    parts = [replace(whole, actions=[one], part=i, parts=20) for i, one in enumerate(sent, 1)]
+    late = a.action(10, insert("x"))
+
+    def retry_after_ms() -> int:
+        busy = a.send(late)
+        assert isinstance(busy, Busy)
+        return busy.retry_after_ms
+
+    assert retry_after_ms() == 30_000
+    for part in parts[:15]:
+        b.transport.exchange(part)
+        assert retry_after_ms() == 2_000
+        clock.now_ms += 1_900
+    b.transport.exchange(parts[15])
+    assert retry_after_ms() == 30_000 - 15 * 1_900
+    clock.now_ms += 1_500
+    b.transport.exchange(parts[16])  # too late: others may have one by now
     a.ok(late)
 
 

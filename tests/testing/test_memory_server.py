@@ -141,6 +141,19 @@ def test_pruning_changes_no_row_and_sends_replicas_before_it_to_rebase() -> None
     assert numbers(server) == {"x": 9}
 
 
+@pytest.mark.spec("F3")
+def test_a_replica_that_missed_what_was_pruned_is_sent_to_rebase() -> None:
+    """It joined nothing: that its cursor lies before what was pruned is all that tells."""
+    server = given()
+    a, b = File(server, "alice", "a"), File(server, "bob", "b")
+    a.ok(a.action(1, insert("x")))
+    b.pull()
+    a.ok(a.action(2, update("x", n=2)))
+    server.prune(keep=0)
+    assert isinstance(b.send(), Rebase)
+    assert isinstance(b.send(b.action(9, insert("z"))), Rebase)
+
+
 @pytest.mark.spec("F5")
 def test_pruning_everything_keeps_rows_that_later_actions_change() -> None:
     server = given()

@@ -1,4 +1,8 @@
-"""What every way to a server keeps: one suite, in process and over HTTP."""
+"""What every way to a server keeps, and every place where a replica keeps its rows: one suite.
+
+Each transport is tried with rows in memory, and each store in process; a fault that only one
+pair of them had would have to lie in both.
+"""
 
 from __future__ import annotations
 
@@ -6,102 +10,44 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
-from tests.postgres.cluster import drop_database, execute, new_database
-from tests.postgres.twin import described
 from tests.replica import shop
 from tests.replica.shop import add, create_counter, create_project, create_todo
-from tests.server.running import SECRET, Running, eventually, running, token
+from tests.server.running import eventually
+from tests.transports.backends import BACKENDS, Backend
 
 from synchrotron import Replica
 from synchrotron.client.http import HttpTransport
 from synchrotron.core.messages import SnapshotEnd, SnapshotHead
 from synchrotron.errors import ProtocolError
 from synchrotron.replica.transport import Cancels, Listens, SignsIn, Transport
-from synchrotron.server.asgi import asgi
-from synchrotron.testing import MemoryServer
 
-EVERYONE = {"alice": {"all", "project:p"}, "bob": {"all"}, "carol": {"other"}}
 Connect = Callable[[str], Transport]
+CAN_ENCRYPT = hasattr(apsw, "mc_version")
+STORES = ["memory", "file", *(["encrypted file"] if CAN_ENCRYPT else [])]
+"""`.ci/run` has them all: SQLite with encryption takes the place of the other."""
+PAIRS = [
+    *((backend, "memory") for backend in BACKENDS),
+    *(("in process", store) for store in STORES if store != "memory"),
+    ("postgres over http", STORES[-1]),
+]
 
 
-class Backend(Protocol):
-    """What stands behind the transports, and what it holds."""
-
-    def connect(self, user: str) -> Transport: ...
-
-    def rows(self, table: str) -> list[dict[str, Any]]: ...
-
-    def accepted(self) -> int: ...
+@pytest.fixture(params=PAIRS, ids=" and ".join)
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A transport and a store."""
+    found: tuple[str, str] = request.param
+    return found
 
 
-class InProcess:
-    def __init__(self) -> None:
-        self._memory = MemoryServer(shop.app, EVERYONE)
-
-    def connect(self, user: str) -> Transport:
-        return self._memory.connect(user)
-
-    def rows(self, table: str) -> list[dict[str, Any]]:
-        return self._memory.rows(table)
-
-    def accepted(self) -> int:
-        return len(self._memory.history)
-
-
-class OverHttp(InProcess):
-    """The same history, behind HTTP."""
-
-    def __init__(self, opened: ExitStack) -> None:
-        super().__init__()
-        self._opened = opened
-        self._url = opened.enter_context(running(self._memory)).url
-
-    def connect(self, user: str) -> Transport:
-        transport = HttpTransport(self._url, token(user))
-        self._opened.callback(transport.close)
-        return transport
-
-
-class OnPostgres(OverHttp):
-    """The history in PostgreSQL, behind HTTP."""
-
-    def __init__(self, opened: ExitStack) -> None:
-        self._opened = opened
-        self._database = new_database(described(shop.app, given=True))
-        opened.callback(drop_database, self._database)
-        for user, audiences in EVERYONE.items():
-            for audience in audiences:
-                self._sql("INSERT INTO given_members VALUES (%s, %s)", user, audience)
-        self._sql("SELECT synchrotron.note_members()")
-        serving = Running(asgi(self._database, jwt_secret=SECRET))
-        self._url = opened.enter_context(serving).url
-
-    def _sql(self, statement: str, *parameters: object) -> list[tuple[object, ...]]:
-        return execute(self._database, statement, *parameters)
-
-    def rows(self, table: str) -> list[dict[str, Any]]:
-        found = self._sql(f"SELECT row_to_json(t) FROM public.{table} AS t ORDER BY id")
-        return [dict(row) for (row,) in found]  # type: ignore[call-overload]
-
-    def accepted(self) -> int:
-        [(count,)] = self._sql("SELECT count(*) FROM synchrotron.actions")
-        assert isinstance(count, int)
-        return count
-
-
-@pytest.fixture(params=["in process", "http", "postgres"])
-def server(request: pytest.FixtureRequest) -> Iterator[Backend]:
+@pytest.fixture
+def server(pair: tuple[str, str]) -> Iterator[Backend]:
     with ExitStack() as opened:
-        match request.param:
-            case "in process":
-                yield InProcess()
-            case "http":
-                yield OverHttp(opened)
-            case _:
-                yield OnPostgres(opened)
+        yield BACKENDS[pair[0]](opened)
 
 
 @pytest.fixture
@@ -110,11 +56,16 @@ def connect(server: Backend) -> Connect:
 
 
 @pytest.fixture
-def replica(connect: Connect) -> Iterator[Callable[..., Replica]]:
+def replica(
+    pair: tuple[str, str], connect: Connect, tmp_path: Path
+) -> Iterator[Callable[..., Replica]]:
     opened: list[Replica] = []
 
     def open_for(user: str, **options: Any) -> Replica:
-        opened.append(shop.app.open(":memory:", transport=connect(user), **options))
+        path = ":memory:" if pair[1] == "memory" else tmp_path / f"{len(opened)}.db"
+        if pair[1] == "encrypted file":
+            options["key"] = "a passphrase"
+        opened.append(shop.app.open(path, transport=connect(user), **options))
         return opened[-1]
 
     yield open_for

@@ -360,3 +360,22 @@ def _refuse_unshared(tokens: Sequence[Token]) -> None:
                 "ON CONFLICT: PostgreSQL does not take it in a constraint; "
                 "write INSERT … ON CONFLICT in the action"
             )
+
+
+_COMPLETIONS = (
+    ["WITHOUT", "ROWID"],
+    ["DEFERRABLE", "INITIALLY", "DEFERRED"],
+    ["DEFAULT", "(", NEW_ID.upper(), "(", "", ")", ")"],
+)
+
+
+def as_written(text: str) -> str:
+    """A statement of a replica's file without what `complete` put in."""
+    [statement] = split(text)
+    tokens = statement.tokens
+    words = [token.word for token in tokens]
+    for at in reversed(range(len(tokens))):
+        for completion in _COMPLETIONS:
+            if words[at : at + len(completion)] == completion:
+                text = text[: tokens[at].start] + text[tokens[at + len(completion) - 1].end :]
+    return text

@@ -1,7 +1,7 @@
 """The command line.
 
 In reading order: `market`, `story`, `actor`, `stage`, `verdict`, `demo`, `simulate`,
-`install`, `embedded`, `backstage`, `service`, `command`.
+`install`, `embedded`, `backstage`, `service`, `inspect`, `bench`, `command`.
 """
 
 from synchrotron.cli.command import main

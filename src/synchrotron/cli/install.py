@@ -31,7 +31,7 @@ def load_app(reference: str) -> App:
     return found
 
 
-def install_app(console: Console, reference: str, database: str) -> int:
+def install_app(console: Console, reference: str, database: str, *, adopt: bool = False) -> int:
     """Install, and tell what was done; the exit code."""
     try:
         from synchrotron.server.install import install
@@ -40,13 +40,21 @@ def install_app(console: Console, reference: str, database: str) -> int:
         return 1
     try:
         app = load_app(reference)
-        done = install(app, database)
+        done = install(app, database, adopt=adopt)
     except SynchrotronError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", markup=True)
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
         return 1
     console.print(f"{app.name}: {len(done.tables)} tables ({', '.join(done.tables)})")
     if done.migrations:
         console.print(f"{done.migrations} migrations were run")
+    for table, count in done.adopted.rows.items():
+        console.print(f"{table} was adopted, with {count} rows")
+    if memberless := done.adopted.memberless:
+        console.print(
+            f"{len(memberless)} audiences have rows and no member, so that nobody sees them: "
+            f"{', '.join(memberless[:10])}{', …' if len(memberless) > 10 else ''}",
+            markup=False,
+        )
     console.print("The server may log in as any role after GRANT synchrotron_server TO it.")
     return 0
 
@@ -67,7 +75,7 @@ def prune_history(console: Console, database: str, keep: int | None, days: float
     try:
         pruned = asyncio.run(prune())
     except SynchrotronError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}")
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
         return 1
     console.print(f"{pruned} actions were folded into the floor; no row changed")
     return 0

@@ -31,6 +31,7 @@ from synchrotron.server.tokens import sign
 DEV_USERS = ("alice", "bob")
 DEV_TOKEN_DAYS = 365
 DAY_S = 24 * 3600
+SECRET_FILE = "jwt-secret"
 
 
 def serve(
@@ -69,14 +70,24 @@ async def _serve(server: Server, host: str, port: int) -> int:
     return 0 if serving.started else 1
 
 
-def make_token(console: Console, user: str, secret: str | None, days: float) -> int:
-    """Print a token, and nothing else, so that a shell can take it."""
-    if not secret or len(secret.encode()) < SECRET_BYTES_MIN:
-        console.print(
-            f"a secret of {SECRET_BYTES_MIN} bytes or more is needed: --jwt-secret, or "
-            "SYNCHROTRON_JWT_SECRET, as the server has it",
-            style="red",
-        )
+def make_token(
+    console: Console, user: str, secret: str | None, days: float, app: str | None
+) -> int:
+    """Print a token, and nothing else, so that a shell can take it; the exit code.
+
+    `app` is one that `dev` serves from this folder: then the secret is that of `dev`.
+    """
+    try:
+        if app is not None:
+            secret = secret_of_dev(load_app(app).name)
+        if not secret or len(secret.encode()) < SECRET_BYTES_MIN:
+            raise UsageError(
+                f"a secret of {SECRET_BYTES_MIN} bytes or more is needed: --jwt-secret, or "
+                "SYNCHROTRON_JWT_SECRET, as the server has it; for a server that "
+                "`synchrotron dev` started, --dev MODULE:APP"
+            )
+    except SynchrotronError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False)
         return 1
     console.print(sign(secret, user, time.time(), days * DAY_S), soft_wrap=True, markup=False)
     return 0
@@ -134,7 +145,7 @@ def database_in(cluster: str, name: str) -> str:
 def kept_secret(folder: Path) -> str:
     """The secret of this folder, so that tokens outlive a restart; nobody else may read it."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "jwt-secret"
+    file = folder / SECRET_FILE
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -148,6 +159,17 @@ def kept_secret(folder: Path) -> str:
     return secret
 
 
+def secret_of_dev(app: str) -> str:
+    """The secret of the server that `dev` started in this folder. Raises `UsageError`."""
+    folder = dev_folder(app)
+    if not (folder / SECRET_FILE).exists():
+        raise UsageError(
+            f"`synchrotron dev` has not served {app!r} from {os.getcwd()} yet: start it first, in "
+            "a terminal of its own"
+        )
+    return kept_secret(folder)
+
+
 def _tell_how(console: Console, reference: str, url: str, database: str, secret: str) -> None:
     module, _, name = reference.partition(":")
     tokens = {user: sign(secret, user, time.time(), DEV_TOKEN_DAYS * DAY_S) for user in DEV_USERS}
@@ -155,10 +177,11 @@ def _tell_how(console: Console, reference: str, url: str, database: str, secret:
         f"server     {url}",
         f"database   {database}",
         *(f"token      of {user}: {token}" for user, token in tokens.items()),
-        f"more       SYNCHROTRON_JWT_SECRET={secret} synchrotron token --user carol",
+        f"more       synchrotron token --dev {reference} --user carol",
         "",
         f"from {module} import {name}",
-        f'replica = {name}.open("alice.db", server="{url}", token="…")',
+        f'replica = {name}.open("alice.db", server="{url}", token="…", strict=True)',
+        "# strict: an action that reaches for the clock, chance or the network is refused, by line",
     ]
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)

@@ -77,6 +77,8 @@ class TokenSource:
         assert not isinstance(self._source, str)
         given: Any = self._source()
         token: str = self._loop.run(_awaited(given)) if isawaitable(given) else given
+        if not token:
+            raise Unauthorized("the function that gives the token gave none: sign in again")
         user = user_of(token)
         if self.user is not None and user is not None and user != self.user:
             raise WrongUser(f"the new token is of user {user!r}, this replica of {self.user!r}")

@@ -64,6 +64,14 @@ def to_datetime(ms: int) -> datetime:
     return EPOCH + timedelta(0, ms // 1000, ms % 1000 * 1000)
 
 
+def span(ms: int) -> str:
+    """A length of time in words: `3.2 s`, `5 min`, `26 h`, `3 days`."""
+    for unit, size in (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000)):
+        if ms >= 2 * size:
+            return f"{ms / size:.0f} {unit}"
+    return f"{ms / 1000:.1f} s"
+
+
 def to_ms(moment: datetime) -> int:
     """Whole milliseconds since the epoch, rounded down."""
     return (moment - EPOCH) // timedelta(milliseconds=1)

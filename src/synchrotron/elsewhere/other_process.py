@@ -60,10 +60,13 @@ class Unreachable(Exception):
 def place_of(definition: Definition) -> Place:
     """The module that holds an application. Raises `Unreachable`."""
     for name, module in list(sys.modules.items()):
-        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+        file = getattr(module, "__file__", None)
+        if file is None:  # an interactive session may hold it too, and nobody can import that
+            continue
+        for attribute, value in list(module.__dict__.items()):
             if value is definition:
-                return Place(name, getattr(module, "__file__", None), attribute)
-    raise Unreachable(f"App({definition.name!r}) is not an attribute of a module")
+                return Place(name, file, attribute)
+    raise Unreachable(f"App({definition.name!r}) is not an attribute of a module in a file")
 
 
 def run_elsewhere(

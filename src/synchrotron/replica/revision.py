@@ -616,13 +616,18 @@ class Revision:
         for entry in sorted(entries.values(), key=_key):
             if entry.own and entry.position not in self._removed:
                 now = outcome_of(entry, None)
-                if now != self._outcomes.get(entry.position):
+                if _tells(now) != _tells(self._outcomes.get(entry.position)):
                     news.append(now)
         return news
 
 
 def _key(turn: Place | Entry) -> OrderKey:
     return turn.key
+
+
+def _tells(outcome: Outcome | None) -> tuple[str | None, ...]:
+    """What an application would say of an outcome: that the server has it by now is no news."""
+    return () if outcome is None else (outcome.state, outcome.reason, outcome.detail)
 
 
 def _traces(entry: Entry) -> dict[Target, tuple[Patch, Image | None]]:

@@ -187,7 +187,23 @@ class Runner:
                 f"{text}: give every column of a primary key a value; a key of one TEXT or UUID "
                 "column may be left out of the INSERT, and then gets ctx.new_id of its table"
             ) from error
-        raise ConstraintError(text) from error
+        raise ConstraintError(text + self._remedy(text)) from error
+
+    def _remedy(self, text: str) -> str:
+        """What to do about a constraint, where that can be told."""
+        key = self._taken_key(text)
+        return (
+            f": this key is taken. Leave {key} out of the INSERT or ask ctx.new_id, and no other "
+            "action makes the same; to write the row anew, say ON CONFLICT"
+            if key
+            else ""
+        )
+
+    def _taken_key(self, text: str) -> str | None:
+        """The primary key that a violated UNIQUE is about, if it is about one of one column."""
+        table, _, column = text.removeprefix("UNIQUE constraint failed: ").partition(".")
+        found = self._store.schema.tables.get(table)
+        return column if found is not None and found.key == (column,) else None
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Abort the action, also if it swallows this (A7)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from synchrotron.core.clock import span
 from synchrotron.core.messages import Staged, SyncAnswer, SyncRequest
 from synchrotron.errors import Blocked, Offline, Unauthorized, UsageError, WrongUser
 from synchrotron.replica.engine import Engine
@@ -81,9 +82,10 @@ class Syncing:
             self._block("an order key runs ahead of the server's clock, and waits for it")
         if abs(report.skew_ms) > SKEW_MS_MAX:
             logger.warning(
-                "this machine's clock is %+.1f s off the server's: mend it, or actions get "
-                "their places in history by a wrong time",
-                -report.skew_ms / 1000,
+                "this machine's clock is %s %s the server's: set it (NTP). Until then actions "
+                "get their places in history by a wrong time",
+                span(abs(report.skew_ms)),
+                "behind" if report.skew_ms > 0 else "ahead of",
             )
         self._listeners.emit("synced", report)
         return report

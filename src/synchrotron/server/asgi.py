@@ -11,9 +11,11 @@ import asyncio
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from types import ModuleType
 from typing import Any, Unpack
 
 import aiohttp
@@ -26,7 +28,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from synchrotron.core.messages import SnapshotRequest, SyncRequest
-from synchrotron.errors import Offline, ProtocolError, ServerError, SynchrotronError, UsageError
+from synchrotron.errors import Offline, ProtocolError, ServerError, UsageError
 from synchrotron.server.authority import Authority
 from synchrotron.server.bodies import UnknownFormat, coding_for, read_message, reply
 from synchrotron.server.exchange import Bounds
@@ -45,8 +47,7 @@ tracer = trace.get_tracer("synchrotron.server")
 KEYS_BYTES_MAX = 1_000_000
 KEYS_TIMEOUT_S = 10
 UNAVAILABLE_RETRY_S = 5
-PRUNE_EVERY_S = 3600
-DAY_S = 24 * 3600
+DAY_MS = 24 * 3600 * 1000
 
 Connect = Callable[[], AbstractAsyncContextManager[Authority]]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -87,7 +88,11 @@ def _connected(database: str, settings: Settings) -> Connect:
         async with PostgresAuthority(
             database, bounds=bounds, connections_max=connections_max
         ) as history:
-            pruning = asyncio.create_task(_prune(history, settings.retention_days))
+            if settings.retention_days is None:
+                yield history
+                return
+            age_ms_max = int(settings.retention_days * DAY_MS)
+            pruning = asyncio.create_task(history.keep_pruned(age_ms_max=age_ms_max))
             try:
                 yield history
             finally:
@@ -95,19 +100,6 @@ def _connected(database: str, settings: Settings) -> Connect:
                 await asyncio.gather(pruning, return_exceptions=True)
 
     return connect
-
-
-async def _prune(history: PostgresAuthority, retention_days: float | None) -> None:
-    """Fold what is older into the rows, again and again; several processes may do so."""
-    while retention_days is not None:
-        try:
-            pruned = await history.prune(
-                older_than_ms=int((time.time() - retention_days * DAY_S) * 1000)
-            )
-            logger.info("pruned=%d", pruned, extra={"fields": {"pruned": pruned}})
-        except SynchrotronError as error:
-            logger.warning("history cannot be pruned now: %s", error)
-        await asyncio.sleep(PRUNE_EVERY_S)
 
 
 def _given(authority: Authority) -> Connect:
@@ -372,3 +364,12 @@ class Server:
 
 def _fields(problem: Problem) -> dict[str, Any]:
     return {name: getattr(problem, name) for name in problem.__struct_fields__}
+
+
+class _Callable(ModuleType):
+    """`synchrotron.server.asgi(…)` calls the function, though Python takes it for this module."""
+
+    __call__ = staticmethod(asgi)
+
+
+sys.modules[__name__].__class__ = _Callable

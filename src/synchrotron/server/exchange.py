@@ -2,7 +2,8 @@
 
 1. Whose is the client id, and is this the next request of its file? (H9, O6)
 2. Does the replica's schema fit, and its cursor this server's history? (S11, H11, F3)
-3. A mere question is answered, from one consistent state, after this transaction.
+3. A mere question is answered, from one consistent state, after this transaction; one to which
+   nothing is new, at a glance and before all this, by the same rules in SQL.
 4. May the actions' order keys be stored at all? (F4, O4)
 5. Does the replica know what its user can see? (H3)
 6. Is every patch allowed, and the end state valid? (H1, H5, H6, in `upload`)
@@ -16,19 +17,20 @@ exception, as for a message that the protocol does not allow, leaves nothing at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from synchrotron.app.types import formless_text
 from synchrotron.core.canonical import decode
 from synchrotron.core.clock import FIRST, OrderKey, timestamp_of
-from synchrotron.core.ids import ActionId, Audience, Entropy, Seq
+from synchrotron.core.ids import ActionId, Audience, ClientId, Entropy, Seq
 from synchrotron.core.messages import (
     Accepted,
     Answer,
     Behind,
     Busy,
     Corrected,
+    Download,
     Duplicate,
     Early,
     Epoch,
@@ -38,6 +40,7 @@ from synchrotron.core.messages import (
     Ok,
     Question,
     Rebase,
+    RowPatch,
     SentAction,
     SentCorrection,
     Staged,
@@ -53,18 +56,29 @@ from synchrotron.core.patches import Patch, Target
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 from synchrotron.server.clients import Client
-from synchrotron.server.database import Again, Connection, Query, fetch, fetch_all, fetch_one
+from synchrotron.server.database import Again, Connection, Query, fetch, fetch_all
 from synchrotron.server.download import Downloads, Viewer
-from synchrotron.server.fates import Fates, read_fates
+from synchrotron.server.fates import Fates, ids_of
 from synchrotron.server.form import offers_of, require_order, require_protocol
-from synchrotron.server.gate import Gate, is_behind
+from synchrotron.server.gate import Gate, disturbed_until
 from synchrotron.server.history import History
-from synchrotron.server.installed import Installed
+from synchrotron.server.installed import Installed, read_installed
 from synchrotron.server.live import Live
+from synchrotron.server.parameters import plain_array
 from synchrotron.server.parts import Parts, frame_of
 from synchrotron.server.shadow import Shadow
-from synchrotron.server.store import Addition, Numbered, load_stored, load_touched, store
-from synchrotron.server.upload import Judgement, Refused, Upload, read_proposed
+from synchrotron.server.store import (
+    Addition,
+    After,
+    Lease,
+    Numbered,
+    Standing,
+    keys_of,
+    load_stored,
+    store,
+    touched_by,
+)
+from synchrotron.server.upload import Judgement, Proposed, Refused, Upload, read_proposed
 
 A = TypeVar("A", bound=Answer)
 NEW = -1
@@ -90,16 +104,31 @@ class Begun(NamedTuple):
     owner: str
     number: int
     token: str
-    seq: Seq
-    rights_seq: Seq
+    """Those of the file's newest request before this one."""
     pruned: Seq
     floor: OrderKey | None
-    newest: OrderKey | None
     cursor_token: str | None
     seen_token: str | None
     installed: int
-    policies_fit: bool
     transaction: int
+    known: list[list[Any]] | None
+    """What is stored of the ids that the request names."""
+
+
+class Entered(NamedTuple):
+    """What an upload is judged by, as `synchrotron.enter_upload` tells it."""
+
+    seen: Seq
+    audiences: list[Audience]
+    joined_floor: OrderKey | None
+    behind: bool
+    rights: Mapping[Audience, bool]
+    """In which audiences the user may write, of those that the upload names."""
+    taken: list[OrderKey] | None
+    leases: list[Lease] | None
+    policies_fit: bool
+    targets: str | None
+    """What is stored of the rows that the upload touches, as JSON."""
 
 
 class Asked(NamedTuple):
@@ -133,15 +162,35 @@ class ExchangeTransaction:
 
     # ---- whose request it is ------------------------------------------------------
 
-    async def begin(self, exchange: Exchange, cursor: Seq, seen: Seq) -> Begun:
-        """Lock the client's row before anything else (O6). Raises `ProtocolError` (H9)."""
-        row = await fetch_one(
+    async def begin(
+        self,
+        exchange: Exchange,
+        cursor: Seq,
+        seen: Seq,
+        offers: Sequence[Offer],
+        *,
+        keep: bool = True,
+    ) -> Fates:
+        """Lock the client's row before anything else (O6); what became of the offers.
+
+        With `keep` the request is kept as its file's newest, for the case that it is: whoever
+        finds that it is not raises, and the transaction leaves nothing. Raises `ProtocolError`
+        (H9).
+        """
+        number, token = (exchange.number, exchange.token) if keep else (None, None)
+        [[row]] = await fetch_all(  # with the BEGIN of this transaction
             self._connection,
-            "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint)",
-            self._user,
-            exchange.client_id,
-            cursor,
-            seen,
+            (
+                "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint,"
+                " %s::bigint, %s, %s::int8multirange, %s::text[])",
+                self._user,
+                exchange.client_id,
+                cursor,
+                seen,
+                number,
+                token,
+                *ids_of(exchange.client_id, offers),
+            ),
         )
         self.begun = begun = Begun(*row)
         self.now_ms = begun.now_ms if self._given_now_ms is None else self._given_now_ms
@@ -152,7 +201,7 @@ class ExchangeTransaction:
                 f"client {exchange.client_id} belongs to another user than {self._user} (H9): "
                 "give each user's replica a file of its own"
             )
-        return begun
+        return Fates(self._user, exchange.client_id, begun.known or ())
 
     def answer(self, kind: type[A], **fields: Any) -> A:
         return kind(now_ms=self.now_ms, floor=self.begun.floor, **fields)
@@ -179,16 +228,6 @@ class ExchangeTransaction:
     def _superseded(self, offers: Sequence[Offer], fates: Fates) -> Superseded:
         return self.answer(Superseded, fates=[fates.of(offer) for offer in offers])
 
-    async def _advance(self, exchange: Exchange) -> None:
-        """Keep the number and token of a file's newest request; parts of others are of no use."""
-        await fetch(
-            self._connection,
-            "SELECT synchrotron.keep_request(%s, %s::bigint, %s)",
-            exchange.client_id,
-            exchange.number,
-            exchange.token,
-        )
-
     def _is_foreign(self, request: SyncRequest) -> bool:
         """Whether the replica knows another history than the one above what was pruned (H11)."""
         question, begun = request.question, self.begun
@@ -202,7 +241,6 @@ class ExchangeTransaction:
 
     async def sync(self, request: SyncRequest) -> SyncAnswer | Asked:
         require_protocol(request.protocol)
-        await self.begin(request.exchange, request.question.cursor, request.seen)
         if request.parts == 1:
             return await self._judge(request)
         kept = await self._keep_part(request)
@@ -213,7 +251,8 @@ class ExchangeTransaction:
     ) -> SyncRequest | Staged | Duplicate | Superseded:
         """Keep one part of an upload, which advances nothing; give the whole, once it is."""
         exchange, offers = request.exchange, offers_of(request)
-        fates = await self._fates(exchange, offers)
+        cursor, seen = request.question.cursor, request.seen
+        fates = await self.begin(exchange, cursor, seen, offers, keep=False)
         foreign = self._is_foreign(request)
         if refusal := self._recognise(exchange, offers, fates, foreign=foreign):
             raise NothingKept(refusal)
@@ -235,21 +274,16 @@ class ExchangeTransaction:
             self._connection, "SELECT synchrotron.parts_of(%s)", exchange.client_id
         )
         requests = [decode_request(bytes(body)) for (body,) in bodies]
-        await self.begin(exchange, request.question.cursor, request.seen)
         return Parts({part.part: part for part in requests}).whole()
-
-    async def _fates(self, exchange: Exchange, offers: Sequence[Offer]) -> Fates:
-        return await read_fates(self._connection, self._user, exchange.client_id, offers)
 
     async def _judge(self, request: SyncRequest) -> SyncAnswer | Asked:
         exchange, question = request.exchange, request.question
         require_order(request.actions)
-        foreign = self._is_foreign(request)
         offers = offers_of(request)
-        fates = await self._fates(exchange, offers)
+        fates = await self.begin(exchange, question.cursor, request.seen, offers)
+        foreign = self._is_foreign(request)
         if refusal := self._recognise(exchange, offers, fates, foreign=foreign):
             raise NothingKept(refusal)
-        await self._advance(exchange)
         if any(map(fates.ran_elsewhere, offers)):
             return self._superseded(offers, fates)
         if request.schema > self._installed.migrations:
@@ -265,25 +299,22 @@ class ExchangeTransaction:
     async def _decide(self, request: SyncRequest, fates: Fates) -> SyncAnswer | Asked:
         """Judge and store an upload. Of one that is not stored only what the gate counts stays."""
         client = request.exchange.client_id
-        await self._connection.execute(b"SAVEPOINT upload")
         answer = await self._upload(request, fates)
         if not isinstance(answer, Ok):
             await self._connection.execute(b"ROLLBACK TO SAVEPOINT upload")
-        if isinstance(answer, Asked):
-            await self._gate.bounced(self._viewer, client, self.now_ms)
-        elif not isinstance(answer, Busy):
-            await self._gate.decided(client)
+            if isinstance(answer, Asked):
+                await self._gate.bounced(self._viewer, client, self.now_ms)
+            elif not isinstance(answer, Busy):
+                await self._gate.decided(client)
         return answer
 
     async def recognise_snapshot(
         self, exchange: Exchange, offers: Sequence[Offer], schema: int
     ) -> Duplicate | Superseded | Install | list[ActionId]:
         """The number of a snapshot is stored before its rows are read; which offers are known."""
-        await self.begin(exchange, Seq(0), Seq(0))
-        fates = await self._fates(exchange, offers)
+        fates = await self.begin(exchange, Seq(0), Seq(0), offers)
         if refusal := self._recognise(exchange, offers, fates, foreign=False):
             raise NothingKept(refusal)
-        await self._advance(exchange)
         if schema > self._installed.migrations:
             return self.answer(Install, schema=self._installed.migrations)
         return [
@@ -300,72 +331,117 @@ class ExchangeTransaction:
         def is_retry(record: ActionRecord) -> bool:
             return record.client_id == client and fates.known(record.id).seed is not None
 
-        new = [sent for sent in request.actions if not is_retry(sent.record)]
-        old = [sent for sent in request.actions if is_retry(sent.record)]
-        own = [sent.record for sent in new if sent.record.client_id == client]
-        viewer, needs_rebase, is_behind = await self._stand(request)
+        new, old = request.actions, []
+        if fates.any:
+            old = [sent for sent in request.actions if is_retry(sent.record)]
+            new = [sent for sent in request.actions if not is_retry(sent.record)]
+        corrections = list(request.corrections)
+        proposed = read_proposed(self._installed.form, _patches(new, corrections))
+        entered = await self._enter(request, new, corrections, proposed)
+        rows = decode(entered.targets) if entered.targets else []
+        viewer, needs_rebase = viewer_of(
+            self._user, request.question, entered.audiences, entered.joined_floor
+        )
+        self._viewer, self._seen = viewer, entered.seen
         if needs_rebase:
             return self.answer(Rebase)
-        if any(self._is_stale(record, fates) for record in own):
-            return self.answer(Stale)
-        if early := next((record for record in own if self._is_early(record)), None):
-            return self.answer(Early, action_id=early.id)
-        if is_behind:
+        if refusal := self._refused_by_clock(client, new, fates):
+            return refusal
+        if entered.behind:
             return Asked(Behind)
-        corrections = [*(await self._differences(viewer, old)), *request.corrections]
-        return await self._store(viewer, request, new, corrections, fates)
-
-    async def _stand(self, request: SyncRequest) -> tuple[Viewer, bool, bool]:
-        """What the user sees, whether that needs a rebase, and whether they are behind.
-
-        Uploads that write in one audience come one after another from here on.
-        """
-        if not self.begun.policies_fit:
+        if differences := await self._differences(viewer, old):
+            corrections = [*differences, *corrections]
+            proposed = read_proposed(self._installed.form, _patches(new, corrections))
+            rows = await fetch(
+                self._connection,
+                "SELECT * FROM synchrotron.load_targets(%s::json)",
+                keys_of(new, corrections, proposed),
+            )
+        if not entered.policies_fit:
             await fetch(self._connection, "SELECT synchrotron.copy_policies()")
-        patches = [p for sent in request.actions for p in sent.patches]
-        patches += [c.patch for c in request.corrections]
-        wanted = dict.fromkeys(patch.audience for patch in patches)
-        audiences = [audience for audience in wanted if formless_text(audience) is None]
-        question, client = request.question, request.exchange.client_id
-        _, _, [[self._seen]], [row], [[behind]] = await fetch_all(
-            self._connection,
-            ("SELECT synchrotron.enter(%s)", self._alone),
-            ("SELECT synchrotron.hold_audiences(%s::text[])", audiences),
-            # All that an upload is judged by is read after this.
-            ("SELECT seq FROM synchrotron.counter",),
-            _standing(self._user, question),
-            is_behind(self._user, None, client, question.cursor),
-        )
-        self._viewer, needs_rebase = _viewer(self._user, question, row)
-        return self._viewer, needs_rebase, bool(behind)
+            # What the new ones read, rights depend on from here on.
+            self._installed = await read_installed(self._connection)
+            await self._connection.execute(b"SAVEPOINT judgement")  # which this is a part of
+        return await self._store(request, entered, new, corrections, proposed, rows, fates)
 
-    async def _store(
+    async def _enter(
         self,
-        viewer: Viewer,
         request: SyncRequest,
         new: Sequence[SentAction],
         corrections: Sequence[SentCorrection],
+        proposed: Mapping[int, Proposed],
+    ) -> Entered:
+        """What an upload is judged by; it can be judged again from the savepoint `judgement`.
+
+        Uploads that write in one audience come one after another from here on.
+        """
+        question = request.question
+        patched = dict.fromkeys(patch.audience for patch in _patches(request.actions, corrections))
+        declared = dict.fromkeys(a for sent in new for a in sent.record.audiences or ())
+        wanted = [audience for audience in patched if formless_text(audience) is None]
+        others = [a for a in declared if a not in patched and formless_text(a) is None]
+        _, [row], _ = await fetch_all(
+            self._connection,
+            ("SAVEPOINT upload",),
+            (
+                "SELECT * FROM synchrotron.enter_upload(%s, %s, %s, %s::bigint, %s::text[],"
+                " %s::text[], %s::text[], %s::text[], %s::bigint, %s::json)",
+                self._alone,
+                self._user,
+                request.exchange.client_id,
+                question.cursor,
+                question.audiences,
+                wanted,
+                others,
+                plain_array(sent.record.order_key for sent in new),
+                self.now_ms,
+                keys_of(new, corrections, proposed),
+            ),
+            ("SAVEPOINT judgement",),
+        )
+        seen, audiences, joined_floor, behind, writable, *rest = row
+        rights = {audience: audience in writable for audience in (*wanted, *others)}
+        return Entered(seen, audiences, joined_floor, behind, rights, *rest)
+
+    def _refused_by_clock(
+        self, client: ClientId, new: Sequence[SentAction], fates: Fates
+    ) -> Stale | Early | None:
+        """Actions below the server's floor, or with a time that it does not take (F4, O4)."""
+        own = [sent.record for sent in new if sent.record.client_id == client]
+        # They are in order: what lies between the first and the last is as late as they are.
+        ends = own[:1] + own[-1:]
+        if not fates.any and not any(self._is_stale(r, fates) or self._is_early(r) for r in ends):
+            return None
+        if any(self._is_stale(record, fates) for record in own):
+            return self.answer(Stale)
+        early = next((record for record in own if self._is_early(record)), None)
+        return self.answer(Early, action_id=early.id) if early else None
+
+    async def _store(
+        self,
+        request: SyncRequest,
+        entered: Entered,
+        new: Sequence[SentAction],
+        corrections: Sequence[SentCorrection],
+        proposed: Mapping[int, Proposed],
+        rows: list[Any],
         fates: Fates,
     ) -> SyncAnswer | Asked:
         """Judge an upload and, where nothing is in its way, number and store it."""
-        client, question = request.exchange.client_id, request.question
+        client = request.exchange.client_id
         connection, user = self._connection, self._user
         ids = list(dict.fromkeys(correction.action_id for correction in corrections))
         stored = await load_stored(connection, ids)
-        patches = [patch for sent in new for patch in sent.patches]
-        patches += [correction.patch for correction in corrections]
-        proposed = read_proposed(self._installed.form, patches)
-        held = await self._gate.held_by_others(client, self.now_ms)
-        touched = await load_touched(connection, new, corrections, proposed)
+        touched = await touched_by(connection, new, corrections, proposed, rows)
         history = History(touched.history)
         upload = Upload(
             user,
             client,
-            frozenset(viewer.audiences),
+            frozenset(entered.audiences),
             new,
             corrections,
             stored,
-            touched.taken,
+            frozenset(entered.taken or ()),
             proposed,
         )
         judgement = Judgement(
@@ -375,6 +451,7 @@ class ExchangeTransaction:
             history,
             Live(connection, self._installed, touched.homes),
             Shadow(connection, self._installed, self._first_place()),
+            entered.rights,
         )
         if refused := await judgement.decide():
             return self._refusal(refused)
@@ -382,7 +459,7 @@ class ExchangeTransaction:
         addition = Addition(
             user,
             client,
-            [_with_own_names(sent, user, fates) for sent in new],
+            [_with_own_names(sent, user, fates) for sent in new] if fates.any else new,
             [
                 (
                     judgement.place(i),
@@ -392,27 +469,20 @@ class ExchangeTransaction:
                 for i in allowed
             ],
             history,
-            judgement.changes_rights,
             proposed,
+            changes_rights=judgement.changes_rights,
         )
-        before, behind = await self._take_counter(viewer, request, addition)
-        if behind:
+        numbered, after = await self._number(request, entered, addition)
+        if after.behind:
             return Asked(Behind)
-        token = self._entropy(12).hex()
-        numbered = Numbered(before, {}, {})
-        if addition.is_empty:
-            [token] = await fetch_one(connection, "SELECT synchrotron.token_of(%s::bigint)", before)
-        else:
-            numbered = await store(connection, addition, before, token)
-        if until_ms := await self._gate.disturbed_until(held, client, self.now_ms, addition):
+        if until_ms := disturbed_until(entered.leases, after.leases, addition):
             return self.answer(Busy, retry_after_ms=until_ms - self.now_ms)
-        now_viewer, needs_rebase = await standing(connection, user, question)  # H7a
-        if needs_rebase:
+        download = await self._beside(request.question, after, numbered)
+        if download is None:
             return self.answer(Rebase)
-        downloads = Downloads(connection, self._installed, now_viewer)
         return self.answer(
             Ok,
-            download=await downloads.beside_upload(question, before, numbered.last, token),
+            download=download,
             accepted=await self._accepted(request, numbered),
             corrected=list(_corrected(corrections, judgement, numbered)),
         )
@@ -427,28 +497,51 @@ class ExchangeTransaction:
             reason=refused.reason,
         )
 
-    async def _take_counter(
-        self, viewer: Viewer, request: SyncRequest, addition: Addition
-    ) -> tuple[Seq, bool]:
-        """Take the counter; the seq so far, and whether the replica is behind by now (H2, H3).
+    async def _number(
+        self, request: SyncRequest, entered: Entered, addition: Addition
+    ) -> tuple[Numbered, After]:
+        """Store what was judged, if the replica is not behind by now (H2, H3).
 
-        From here on nobody else numbers anything. Raises `Again` where a judgement is stale: it
+        From here on nobody else numbers anything. Raises `Again` where the judgement is stale: it
         rests on the rows of the audiences that it touches, on rights, and on the server's floor.
         """
-        client, cursor = request.exchange.client_id, request.question.cursor
-        [[seq, rights_seq, floor, _]], [[changed]], [[behind]] = await fetch_all(
+        question = request.question
+        numbered, after = await store(
             self._connection,
-            ("SELECT * FROM synchrotron.take_counter()",),
-            (
-                "SELECT synchrotron.changed_since(%s::text[], %s::bigint)",
-                addition.audiences(),
-                self._seen,
+            addition,
+            Standing(
+                question.cursor,
+                question.audiences,
+                entered.seen,
+                entered.audiences,
+                self.begun.floor,
+                self.now_ms,
             ),
-            is_behind(self._user, viewer.audiences, client, cursor),
+            self._entropy(12).hex(),
         )
-        if floor != self.begun.floor or changed or (rights_seq > self._seen and not behind):
+        if after.is_stale:
             raise Again
-        return Seq(seq), behind
+        return numbered, after
+
+    async def _beside(
+        self, question: Question, after: After, numbered: Numbered
+    ) -> Download | None:
+        """What is new besides the upload itself; None where that needs a rebase (H7a, F6)."""
+        assert after.audiences is not None
+        viewer, needs_rebase = viewer_of(self._user, question, after.audiences, after.joined_floor)
+        if needs_rebase:
+            return None
+        token = after.token or ""
+        if after.has_news or not set(viewer.audiences) <= set(question.audiences):
+            downloads = Downloads(self._connection, self._installed, viewer)
+            return await downloads.beside_upload(question, after.before, numbered.last, token)
+        return Download(
+            horizon=numbered.last,
+            token=token,
+            audiences=sorted(viewer.audiences),
+            newest=numbered.last,
+            newest_token=token,
+        )
 
     def _first_place(self) -> int:
         return self.begun.transaction % 2**40 * PLACES_PER_TRANSACTION
@@ -537,23 +630,66 @@ class NothingKept(Exception):
         self.answer = answer
 
 
-def _standing(user: str, question: Question) -> Query:
+def at_a_glance(user: str, version: int, request: SyncRequest) -> Query | None:
+    """What answers a question to which nothing is new; None for what is no such question.
+
+    It gives the row for `nothing_new`, or none where the request has to be judged.
+    """
+    if request.actions or request.corrections or request.parts > 1:
+        return None
+    exchange, question = request.exchange, request.question
+    return (
+        "SELECT * FROM synchrotron.answer_at_a_glance(%s, %s, %s::bigint, %s, %s::text[],"
+        " %s::bigint, %s::bigint, %s, %s::bigint, %s, %s::text[])",
+        user,
+        exchange.client_id,
+        exchange.number,
+        exchange.token,
+        [exchange.token, *exchange.earlier],
+        version,
+        question.cursor,
+        question.cursor_token,
+        request.seen,
+        request.seen_token,
+        question.audiences,
+    )
+
+
+def nothing_new(
+    now_ms: int, seq: Seq, token: str | None, floor: OrderKey | None, audiences: list[Audience]
+) -> Ok:
+    """The answer at a glance, from a row of `at_a_glance`."""
+    token = token or ""
+    download = Download(
+        horizon=seq, token=token, audiences=sorted(audiences), newest=seq, newest_token=token
+    )
+    return Ok(now_ms=now_ms, floor=floor, download=download)
+
+
+def standing_of(user: str, question: Question) -> Query:
+    """What a user sees now, and the newest pruned action of what they joined."""
     return "SELECT * FROM synchrotron.standing_of(%s, %s::text[])", user, question.audiences
 
 
-def _viewer(user: str, question: Question, row: Any) -> tuple[Viewer, bool]:
-    audiences, joined_floor = row
-    viewer = Viewer(user, [Audience(a) for a in audiences])
-    return viewer, joined_floor is not None and joined_floor > (question.floor or FIRST)
-
-
-async def standing(connection: Connection, user: str, question: Question) -> tuple[Viewer, bool]:
-    """What a user sees now, and whether they joined an audience whose history is gone (F6).
+def viewer_of(
+    user: str, question: Question, audiences: list[Audience], joined_floor: OrderKey | None
+) -> tuple[Viewer, bool]:
+    """A user with what they see, and whether they joined an audience whose history is gone (F6).
 
     That is where something *of this audience* was pruned above the replica's floor: a
     project that someone has just created is no reason to rebase.
     """
-    return _viewer(user, question, await fetch_one(connection, *_standing(user, question)))
+    needs_rebase = joined_floor is not None and joined_floor > (question.floor or FIRST)
+    return Viewer(user, audiences), needs_rebase
+
+
+def _patches(
+    actions: Sequence[SentAction], corrections: Sequence[SentCorrection]
+) -> Iterator[RowPatch]:
+    for sent in actions:
+        yield from sent.patches
+    for correction in corrections:
+        yield correction.patch
 
 
 def _with_own_names(sent: SentAction, user: str, fates: Fates) -> SentAction:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from synchrotron.core.ids import ActionId, ClientId, split_action_id
 from synchrotron.core.messages import Fate, Offer
 from synchrotron.errors import ProtocolError
-from synchrotron.server.database import Connection, fetch
+from synchrotron.server.parameters import multirange
 
 N_MAX = 2**63 - 2
 
@@ -37,10 +37,18 @@ _UNKNOWN = Known(None, None, frozenset(), False)
 class Fates:
     """Answers for the ids that one request names."""
 
-    def __init__(self, user: str, client: ClientId, known: dict[ActionId, Known]) -> None:
+    def __init__(self, user: str, client: ClientId, rows: Iterable[Sequence[Any]]) -> None:
+        """`rows` are what is known of the ids, as `synchrotron.look_up` tells it."""
         self._user = user
         self._client = client
-        self._known = known
+        self._known = {
+            id: Known(owner, seed, frozenset(old), done) for id, owner, seed, old, done in rows
+        }
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is known of any of the ids."""
+        return bool(self._known)
 
     def known(self, id: ActionId) -> Known:
         return self._known.get(id, _UNKNOWN)
@@ -81,17 +89,20 @@ class Fates:
         return split_action_id(id)[0] == self._client or self.known(id).owner == self._user
 
 
-async def read_fates(
-    connection: Connection, user: str, client: ClientId, offers: Sequence[Offer]
-) -> Fates:
-    """Only what is known is read. Raises `ProtocolError` for a number that no counter reaches."""
-    ids = list(dict.fromkeys(id for offer in offers for id in (offer.id, *offer.formerly)))
-    if any(split_action_id(id)[1] > N_MAX for id in ids):
-        raise ProtocolError("the number of an action id does not fit in 64 bits")
-    rows = (
-        await fetch(connection, "SELECT * FROM synchrotron.look_up(%s, %s::text[])", client, ids)
-        if ids
-        else []
-    )
-    known = {id: Known(owner, seed, frozenset(old), done) for id, owner, seed, old, done in rows}
-    return Fates(user, client, known)
+def ids_of(client: ClientId, offers: Sequence[Offer]) -> tuple[str, list[ActionId]]:
+    """The ids of some offers: a client's own as ranges of numbers, and others.
+
+    Raises `ProtocolError` for a number that no counter reaches.
+    """
+    own: list[int] = []
+    others: list[ActionId] = []
+    for offer in offers:
+        for id in (offer.id, *offer.formerly):
+            n = int(id[25:])
+            if n > N_MAX:
+                raise ProtocolError("the number of an action id does not fit in 64 bits")
+            if id[:24] == client:
+                own.append(n)
+            else:
+                others.append(id)
+    return multirange(own), list(dict.fromkeys(others))

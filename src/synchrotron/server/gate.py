@@ -12,41 +12,14 @@ Leases are rows in PostgreSQL, so that they hold for every server process.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from synchrotron.core.ids import Audience, ClientId, Seq
-from synchrotron.server.database import Connection, Query, fetch
+from synchrotron.core.ids import Audience, ClientId
+from synchrotron.server.database import Connection, fetch
 from synchrotron.server.download import Viewer
-from synchrotron.server.store import Addition
+from synchrotron.server.store import Addition, Lease
 
 BOUNCES_MAX = 3
 LEASE_MS = 30_000
-
-
-def is_behind(
-    user: str, audiences: Sequence[Audience] | None, client: ClientId, cursor: Seq
-) -> Query:
-    """Whether events by other clients, which the user can see, lie beyond the cursor.
-
-    `audiences` are what they see; None: what they see now.
-    """
-    return (
-        "SELECT synchrotron.is_behind(%s, coalesce(%s::text[], synchrotron.audiences_of(%s)), "
-        "%s, %s::bigint)",
-        user,
-        audiences,
-        user,
-        client,
-        cursor,
-    )
-
-
-class Held(NamedTuple):
-    """Another client's lease, and what its user saw before the upload in question."""
-
-    user: str
-    until_ms: int
-    before: frozenset[Audience]
 
 
 class Gate:
@@ -72,41 +45,24 @@ class Gate:
         """End a lease: its upload was decided, which `behind` and `busy` do not do."""
         await fetch(self._connection, "SELECT synchrotron.decided(%s)", client)
 
-    async def held_by_others(self, client: ClientId, now_ms: int) -> list[Held]:
-        rows = await self._leases(client, now_ms)
-        return [Held(user, until_ms, frozenset(seen)) for user, _, until_ms, seen in rows]
 
-    async def disturbed_until(
-        self,
-        held: Sequence[Held],
-        client: ClientId,
-        now_ms: int,
-        addition: Addition,
-    ) -> int | None:
-        """When the last lease ends whose user would see something of what is to be stored.
+def disturbed_until(
+    before: Sequence[Lease] | None, after: Sequence[Lease] | None, addition: Addition
+) -> int | None:
+    """When the last lease ends whose user would see something of what is to be stored.
 
-        `held` is from before the upload. Leases that were granted meanwhile say themselves
-        what their user saw.
-        """
-        before = {lease.user: lease.before for lease in held}
-        shown = frozenset(addition.audiences())
-        disturbed = [
-            until_ms
-            for user, granted, until_ms, after in await self._leases(client, now_ms)
-            if _disturbs(before.get(user, frozenset(granted)), frozenset(after), shown)
-            or (user == addition.user and addition.actions)
-        ]
-        return max(disturbed, default=None)
-
-    async def _leases(
-        self, client: ClientId, now_ms: int
-    ) -> list[tuple[str, list[Audience], int, list[Audience]]]:
-        return await fetch(
-            self._connection,
-            "SELECT * FROM synchrotron.leases_of_others(%s, %s::bigint)",
-            client,
-            now_ms,
-        )
+    `before` and `after` are the leases of others before the upload and after it. Those that
+    were granted meanwhile say themselves what their user saw.
+    """
+    seen = {user: frozenset(sees) for user, _, _, sees in before or ()}
+    shown = frozenset(addition.audiences) if after else frozenset()
+    disturbed = [
+        until_ms
+        for user, granted, until_ms, sees in after or ()
+        if _disturbs(seen.get(user, frozenset(granted)), frozenset(sees), shown)
+        or (user == addition.user and addition.actions)
+    ]
+    return max(disturbed, default=None)
 
 
 def _disturbs(

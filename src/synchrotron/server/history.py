@@ -41,9 +41,13 @@ class Life:
     ) -> None:
         self.start = start
         self.before = before
-        self.patches = dict(patches)
-        self.keys = sorted(self.patches)
-        self.row = fold(start, (self.patches[key] for key in self.keys))
+        self.patches: dict[OrderKey, Patch | None] = {}
+        self.keys: list[OrderKey] = []
+        self.row = start
+        if patches:  # most rows that an upload touches are new
+            self.patches.update(patches)
+            self.keys = sorted(patches)
+            self.row = fold(start, map(self.patches.__getitem__, self.keys))
 
     def copy(self) -> Life:
         life = Life.__new__(Life)
@@ -73,13 +77,19 @@ class Life:
     def put(self, key: OrderKey, patch: Patch | None) -> None:
         """Put a patch where it belongs, in place of one that is there."""
         is_last = not self.keys or key > self.keys[-1]
-        if key not in self.patches:
-            insort(self.keys, key)
-        self.patches[key] = patch
         if is_last:
+            self.keys.append(key)
+            self.patches[key] = patch
             self.row = apply(self.row, patch)
         else:
+            if key not in self.patches:
+                insort(self.keys, key)
+            self.patches[key] = patch
             self.row = fold(self.start, (self.patches[k] for k in self.keys))
+
+
+_NO_LIFE = Life(None)
+"""Of a row that never was; nothing is put into it."""
 
 
 class History:
@@ -100,8 +110,7 @@ class History:
         self._staged.clear()
 
     def life(self, target: Target) -> Life:
-        found = self._staged.get(target) or self._stored.get(target)
-        return Life(None) if found is None else found
+        return self._staged.get(target) or self._stored.get(target) or _NO_LIFE
 
     def stored_patch(self, place: Place) -> Patch | None:
         life = self._stored.get(place.target)
@@ -117,17 +126,33 @@ class History:
         if life is None:
             stored = self._stored.get(target)
             life = self._staged[target] = stored.copy() if stored else Life(None)
-            self._homes.setdefault(target.row, set()).add(target)
+            row = target.row
+            if row in self._homes:
+                self._homes[row].add(target)
+            else:
+                self._homes[row] = {target}
         life.put(place.order_key, patch)
+
+    def is_made_by(self, target: Target, patch: Patch | None) -> bool:
+        """Whether a row was not there before, and is what this patch alone says."""
+        life = self._staged.get(target)
+        return (
+            target not in self._stored
+            and life is not None
+            and len(life.keys) == 1
+            and patch is not None
+            and patch.op == "insert"
+        )
 
     def staged(self) -> Iterable[tuple[Target, Life]]:
         return self._staged.items()
 
     def is_split(self, row: RowKey) -> bool:
         """Whether a row key lives in two audiences after some action of history (S9)."""
-        lives = {target.audience: self.life(target) for target in self._homes.get(row, ())}
-        if len(lives) < 2:
+        targets = self._homes.get(row, ())
+        if len(targets) < 2:
             return False
+        lives = {target.audience: self.life(target) for target in targets}
         living = {audience for audience, life in lives.items() if life.start is not None}
         for key in sorted({key for life in lives.values() for key in life.keys}):
             for audience, life in lives.items():
@@ -142,5 +167,8 @@ class History:
 
     def homes(self, row: RowKey) -> dict[Audience, Values]:
         """The audiences in which a row key is now, with its values there."""
-        lives = ((target, self.life(target)) for target in self._homes.get(row, ()))
-        return {target.audience: life.row for target, life in lives if life.row is not None}
+        found: dict[Audience, Values] = {}
+        for target in self._homes.get(row, ()):
+            if (values := self.life(target).row) is not None:
+                found[target.audience] = values
+        return found

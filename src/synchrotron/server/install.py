@@ -7,7 +7,8 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +18,8 @@ from psycopg import Connection, sql
 from synchrotron.app import ddl
 from synchrotron.app.schema import Schema, read_schema
 from synchrotron.errors import InstallationError
+from synchrotron.server.adoption import Adopted, Adoption, existing
+from synchrotron.server.roles import OWNER, take_roles
 from synchrotron.server.tables import PLACE, ServerTable, listed, quoted, server_statement
 
 POSTGRESQL_MIN = 150000
@@ -47,45 +50,67 @@ class Installed(NamedTuple):
     tables: list[str]
     migrations: int
     """How many were new."""
+    adopted: Adopted
 
 
-def install(app: Application, database: str) -> Installed:
+def install(app: Application, database: str, *, adopt: bool = False) -> Installed:
     """Put the application's tables, roles and policies into a database.
 
-    `database` is a URL of a role that may create roles, or of an owner after the first time.
-    Raises `InstallationError`, which says what to do.
+    `database` is the URL of a superuser, or of the database's owner with CREATEROLE. `adopt`
+    takes over tables that are there already; their rows become the floor, as if they had
+    always been there. Raises `InstallationError`, which says what to do.
     """
     try:
         with psycopg.connect(database) as connection, connection.transaction():
-            return _Installation(connection, app).run()
+            return _Installation(connection, app, adopt=adopt).run()
     except psycopg.OperationalError as error:
         raise InstallationError(f"the database cannot be reached: {error}") from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise InstallationError(
-            f"{error}\nThe installation makes roles, schemas and tables: give it the URL of a "
+            f"{error}. The installation makes roles, schemas and tables: give it the URL of a "
             "superuser, or of the database's owner with CREATEROLE"
         ) from error
     except psycopg.Error as error:
-        raise InstallationError(f"PostgreSQL refuses: {error}") from error
+        raise InstallationError(f"PostgreSQL refuses: {error}\n{_remedy(str(error))}") from error
+
+
+_IN_BOTH = {
+    "iif": "CASE WHEN … THEN … ELSE … END",
+    "ifnull": "coalesce(…)",
+    "glob": "LIKE",
+    "instr": "LIKE",
+    "strftime": "a column that the action fills in",
+    "unixepoch": "a column that the action fills in",
+}
+"""What both databases take in place of what SQLite alone does."""
+
+
+def _remedy(complaint: str) -> str:
+    complaint = complaint.lower()
+    found = [word for word in _IN_BOTH if re.search(rf"\b{word}\b", complaint)]
+    instead = [f"in place of {word}, {_IN_BOTH[word]}" for word in found]
+    both = "Nothing was changed. Write what SQLite and PostgreSQL both take"
+    return ": ".join([both, *instead])
 
 
 class _Installation:
-    def __init__(self, connection: Connection[Any], app: Application) -> None:
+    def __init__(self, connection: Connection[Any], app: Application, *, adopt: bool) -> None:
         self._connection = connection
         self._app = app
+        self._adopts = adopt
         self._schema: Schema = read_schema("\n;\n".join(app.sources))
         self._tables = [ServerTable(table) for table in self._schema.tables.values()]
 
     def run(self) -> Installed:
-        if self._connection.info.server_version < POSTGRESQL_MIN:
-            raise InstallationError("PostgreSQL 15 or later is needed: upgrade the server")
-        self._make_roles()
+        self._check_server()
+        self._login = take_roles(self._connection)
         self._file("schema")
         seen = self._known_migrations()
-        self._make_tables(seen)
+        adoption = self._make_tables(seen)
         self._make_members()
         self._file("rights")
         self._file("exchange")
+        self._file("download")
         self._file("upload")
         self._file("retention")
         self._make_shadows()
@@ -97,10 +122,23 @@ class _Installation:
         self._check()
         self._execute("SELECT synchrotron.copy_policies()")
         self._grant()
+        adopted = adoption.take_rows() if adoption else Adopted({}, [])
         new = len(self._app.sources) - 1 if seen is None else len(self._app.sources) - 1 - seen
-        return Installed(list(self._schema.tables), new)
+        return Installed(list(self._schema.tables), new, adopted)
 
     # ---- pieces -----------------------------------------------------------------------
+
+    def _check_server(self) -> None:
+        if self._connection.info.server_version < POSTGRESQL_MIN:
+            raise InstallationError("PostgreSQL 15 or later is needed: upgrade the server")
+        [(database, encoding)] = self._execute(
+            "SELECT current_database(), pg_catalog.current_setting('server_encoding')"
+        )
+        if encoding != "UTF8":
+            raise InstallationError(
+                f"the database {database} has the encoding {encoding}, which cannot hold every "
+                "text: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            )
 
     def _execute(self, statement: str, *parameters: Any) -> list[Any]:
         done = self._connection.execute(statement.encode(), parameters or None)
@@ -109,15 +147,6 @@ class _Installation:
     def _file(self, name: str) -> None:
         text = files("synchrotron.server").joinpath("sql", f"{name}.sql").read_text("utf-8")
         self._connection.execute(text.encode())
-
-    def _make_roles(self) -> None:
-        # Roles belong to the cluster: two installations at once would both make them.
-        self._execute("SELECT pg_advisory_xact_lock(hashtext('synchrotron roles'))")
-        self._file("roles")
-        [(database,)] = self._execute("SELECT current_database()")
-        self._execute(f"GRANT CREATE ON DATABASE {quoted(database)} TO synchrotron_owner")
-        self._execute("GRANT USAGE, CREATE ON SCHEMA public TO synchrotron_owner")
-        self._execute("SET LOCAL ROLE synchrotron_owner")
 
     def _known_migrations(self) -> int | None:
         """How many migrations were run already; None at the first installation."""
@@ -145,22 +174,44 @@ class _Installation:
             )
         return len(sources) - 1
 
-    def _make_tables(self, seen: int | None) -> None:
+    def _make_tables(self, seen: int | None) -> Adoption | None:
+        """Run the schema's statements that are new; for tables that exist, their adoption."""
         sources = list(self._app.sources)[0 if seen is None else seen + 1 :]
         statements = [s for source in sources for s in ddl.split(source)]
+        adoption = self._adopt(ddl.read(statement) for statement in statements)
         for statement in statements:
-            part = ddl.read(statement)
-            is_new = isinstance(part, ddl.CreateTable)
-            if is_new and self._execute("SELECT to_regclass(%s)", f"public.{part.name}")[0][0]:
-                raise InstallationError(
-                    f"table {part.name} exists already in this database, and not by an "
-                    "installation: rename or drop it"
-                )
-            self._execute("SET LOCAL search_path = public")
-            self._execute(server_statement(statement.text, self._schema))
-            self._execute("SET LOCAL search_path = ''")
-            if is_new:
-                self._execute(f"ALTER TABLE public.{quoted(part.name)} ENABLE ROW LEVEL SECURITY")
+            self._run_statement(statement, adoption)
+        if adoption:
+            adoption.refer()
+        self._index_foreign_keys()
+        return adoption
+
+    def _adopt(self, parts: Iterable[ddl.SchemaStatement]) -> Adoption | None:
+        created = [part.name for part in parts if isinstance(part, ddl.CreateTable)]
+        names = list(existing(self._connection, created))
+        if not names:
+            return None
+        if not self._adopts:
+            raise InstallationError(
+                f"table {names[0]} exists already in this database, and not by an installation: "
+                "install with --adopt to take it over with its rows, or rename or drop it"
+            )
+        statements = [s.text for source in self._app.sources for s in ddl.split(source)]
+        adoption = Adoption(self._connection, self._schema, statements, self._login, names)
+        adoption.conform()
+        return adoption
+
+    def _run_statement(self, statement: ddl.Statement, adoption: Adoption | None) -> None:
+        part = ddl.read(statement)
+        if adoption and adoption.has(part):
+            return
+        self._execute("SET LOCAL search_path = public")
+        self._execute(server_statement(statement.text, self._schema))
+        self._execute("SET LOCAL search_path = ''")
+        if isinstance(part, ddl.CreateTable):
+            self._execute(f"ALTER TABLE public.{quoted(part.name)} ENABLE ROW LEVEL SECURITY")
+
+    def _index_foreign_keys(self) -> None:
         for table in self._schema.tables.values():
             for i, foreign_key in enumerate(table.foreign_keys):
                 # A parent that goes is looked up among its children.
@@ -283,8 +334,8 @@ class _Installation:
 
     def _check(self) -> None:
         for name, table in self._schema.tables.items():
-            [(owner, secured)] = self._execute(
-                "SELECT pg_catalog.pg_get_userbyid(relowner), relrowsecurity"
+            [(owner, secured, forced)] = self._execute(
+                "SELECT pg_catalog.pg_get_userbyid(relowner), relrowsecurity, relforcerowsecurity"
                 " FROM pg_catalog.pg_class WHERE oid = %s::regclass",
                 f"public.{quoted(name)}",
             )
@@ -293,11 +344,17 @@ class _Installation:
                     f"table {name} has no row level security: "
                     f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"
                 )
-            if owner != "synchrotron_owner":
+            if owner != OWNER:
                 raise InstallationError(
-                    f"table {name} belongs to {owner}: ALTER TABLE {name} OWNER TO "
-                    "synchrotron_owner, which folds its rows"
+                    f"table {name} belongs to {owner}: ALTER TABLE {name} OWNER TO {OWNER}, "
+                    "which folds its rows"
                 )
+            if forced:
+                raise InstallationError(
+                    f"table {name}: row level security is forced on {OWNER}, which folds its "
+                    f"rows: ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY"
+                )
+            self._check_references(name)
             triggers = self._execute(
                 "SELECT tgname FROM pg_catalog.pg_trigger"
                 " WHERE tgrelid = %s::regclass AND NOT tgisinternal",
@@ -314,6 +371,22 @@ class _Installation:
                     "action do its work"
                 )
             self._check_types(name, [column.name for column in table.all_columns])
+
+    def _check_references(self, name: str) -> None:
+        """A row is written as delete and insert: what refers to it must not follow at once."""
+        for table, constraint in self._execute(
+            "SELECT c.relname, conname FROM pg_catalog.pg_constraint"
+            " JOIN pg_catalog.pg_class AS c ON c.oid = conrelid"
+            " WHERE contype = 'f' AND confrelid = %s::regclass"
+            " AND NOT (condeferrable AND condeferred AND confdeltype = 'a' AND confupdtype = 'a')"
+            " ORDER BY 1, 2",
+            f"public.{quoted(name)}",
+        ):
+            raise InstallationError(
+                f"table {table}: its foreign key {constraint} refers to {name}, whose rows are "
+                "deleted and inserted again when they change. Make it DEFERRABLE INITIALLY "
+                "DEFERRED, without ON DELETE or ON UPDATE, or drop it"
+            )
 
     def _check_types(self, name: str, columns: Sequence[str]) -> None:
         rows = self._execute(

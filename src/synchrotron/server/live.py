@@ -53,12 +53,12 @@ class Live:
     """Writes rows. `written` says where each touched row is at the beginning."""
 
     def __init__(
-        self, connection: Connection, installed: Installed, written: Mapping[RowKey, Home | None]
+        self, connection: Connection, installed: Installed, written: Mapping[RowKey, Home]
     ) -> None:
         self._connection = connection
         self._installed = installed
         self._at_first = dict(written)
-        self._written = dict(written)
+        self._written: dict[RowKey, Home | None] = dict(written)
 
     def restart(self) -> None:
         """What was written was rolled back."""
@@ -95,12 +95,11 @@ class Live:
         # Every deletion comes before any insertion of the same table; tables do not meet
         # in anything but foreign keys, which are deferred.
         tables = list(present)
-        _, *moved, _, _ = await fetch_all(
+        _, *moved, _ = await fetch_all(
             self._connection,
             ("SAVEPOINT change",),
             *(self._writing(table, gone[table], present[table]) for table in tables),
-            ("SET CONSTRAINTS ALL IMMEDIATE",),
-            ("SET CONSTRAINTS ALL DEFERRED",),
+            ("SELECT synchrotron.check_constraints()",),
         )
         for row, homes in rows.items():
             if len(homes) > 1:

@@ -19,7 +19,7 @@ import psycopg
 from synchrotron.core.canonical import decode
 from synchrotron.core.ids import Audience, Seq
 from synchrotron.errors import Offline, ServerError
-from synchrotron.server.database import Connection, Database, fetch_one
+from synchrotron.server.database import Database, Query, fetch, fetch_one
 
 CHANNEL = "synchrotron"
 RECONNECT_AFTER_S = 1.0
@@ -92,7 +92,7 @@ class Commits:
 
     async def _look(self, reader: _Reader) -> None:
         async with self._database.reading() as connection:
-            await set_user(connection, reader.user)
+            await fetch(connection, *acting_as(reader.user))
             user, told = reader.user, reader.told
             audiences, seq, news = await fetch_one(connection, _LOOK, user, user, told, user, told)
         seen = frozenset(audiences)
@@ -132,10 +132,9 @@ class Commits:
             reader.notice(notice["seq"], notice["user"], notice["audiences"])
 
 
-async def set_user(connection: Connection, user: str) -> None:
+def acting_as(user: str) -> Query:
     """Who acts in this transaction, for the policies."""
-    await fetch_one(
-        connection,
+    return (
         "SELECT set_config('synchrotron.user_id', %s, true),"
         " set_config('request.jwt.claim.sub', %s, true)",
         user,

@@ -16,6 +16,7 @@ import psycopg
 from synchrotron.core.ids import Entropy, Seq
 from synchrotron.core.messages import (
     Answer,
+    Ok,
     Rebase,
     SnapshotChunk,
     SnapshotRequest,
@@ -23,7 +24,14 @@ from synchrotron.core.messages import (
     SyncRequest,
 )
 from synchrotron.errors import InstallationError, Offline, ProtocolError
-from synchrotron.server.database import ATTEMPTS_MAX, Connection, Database, fetch_one
+from synchrotron.server.database import (
+    ATTEMPTS_MAX,
+    Connection,
+    Database,
+    fetch,
+    fetch_all,
+    fetch_one,
+)
 from synchrotron.server.download import Downloads
 from synchrotron.server.exchange import (
     ALONE_AFTER_ATTEMPTS,
@@ -32,11 +40,14 @@ from synchrotron.server.exchange import (
     ExchangeTransaction,
     NewlyInstalled,
     NothingKept,
-    standing,
+    at_a_glance,
+    nothing_new,
+    standing_of,
+    viewer_of,
 )
 from synchrotron.server.form import require_protocol
 from synchrotron.server.installed import Installed, read_installed
-from synchrotron.server.notify import Commits, set_user
+from synchrotron.server.notify import Commits, acting_as
 from synchrotron.server.retention import keep_pruned, prune
 from synchrotron.server.snapshot import Snapshot
 
@@ -95,6 +106,8 @@ class PostgresAuthority:
         async def judge(exchange: ExchangeTransaction) -> tuple[SyncAnswer | Asked, int]:
             return await exchange.sync(request), exchange.now_ms
 
+        if (answered := await self._at_a_glance(user, request)) is not None:
+            return answered
         try:
             answer, now_ms = await self._in_transaction(user, judge)
         except NothingKept as nothing:
@@ -120,7 +133,7 @@ class PostgresAuthority:
             yield known  # type: ignore[misc]
             return
         async with self._database.reading() as connection:
-            await set_user(connection, user)
+            await fetch(connection, *acting_as(user))
             snapshot = Snapshot(connection, self._installed, user, now_ms, known)
             async with aclosing(snapshot.chunks(request.resume)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
@@ -148,6 +161,21 @@ class PostgresAuthority:
         """Prune what is beyond a count or an age, at once and then every so often, for ever."""
         clock = self._clock or (lambda: time.time_ns() // 1_000_000)
         await keep_pruned(self._database, clock, keep=keep, age_ms_max=age_ms_max, every_s=every_s)
+
+    async def _at_a_glance(self, user: str, request: SyncRequest) -> Ok | None:
+        require_protocol(request.protocol)
+        installed = self._installed
+        query = at_a_glance(user, installed.version, request)
+        if query is None or request.schema > installed.migrations:
+            return None
+        try:
+            row = await self._database.at_once(*query)
+        except psycopg.DataError:  # a number that no counter reaches
+            return None
+        if row is None:
+            return None
+        now_ms, *rest = row
+        return nothing_new(self._clock() if self._clock else now_ms, *rest)
 
     # ---- transactions -----------------------------------------------------------------
 
@@ -181,11 +209,13 @@ class PostgresAuthority:
     async def _page(self, asked: Asked, user: str, request: SyncRequest, now_ms: int) -> SyncAnswer:
         question = request.question
         async with self._database.reading() as connection:
-            await set_user(connection, user)
-            seq, pruned, floor = await fetch_one(
-                connection, "SELECT seq, pruned, floor FROM synchrotron.counter"
+            _, [[seq, pruned, floor]], [[audiences, joined_floor]] = await fetch_all(
+                connection,
+                acting_as(user),
+                ("SELECT seq, pruned, floor FROM synchrotron.counter",),
+                standing_of(user, question),
             )
-            viewer, needs_rebase = await standing(connection, user, question)
+            viewer, needs_rebase = viewer_of(user, question, audiences, joined_floor)
             if question.cursor < pruned or needs_rebase:
                 return Rebase(now_ms=now_ms, floor=floor)
             downloads = Downloads(connection, self._installed, viewer)

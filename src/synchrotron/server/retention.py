@@ -7,11 +7,13 @@ import logging
 from collections.abc import Callable
 from itertools import groupby
 
+import psycopg
+
 from synchrotron.core.canonical import decode, text_of
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.fold import fold
 from synchrotron.core.patches import Patch
-from synchrotron.errors import Offline
+from synchrotron.errors import SynchrotronError
 from synchrotron.server.database import Connection, Database, fetch, fetch_one
 
 log = logging.getLogger("synchrotron.server")
@@ -55,9 +57,9 @@ async def keep_pruned(
         older_than_ms = None if age_ms_max is None else clock() - age_ms_max
         try:
             if pruned := await prune(database, keep=keep, older_than_ms=older_than_ms):
-                log.info("pruned %d actions", pruned)
-        except Offline as error:
-            log.warning("nothing was pruned: %s", error)
+                log.info("pruned=%d", pruned, extra={"fields": {"pruned": pruned}})
+        except (SynchrotronError, psycopg.Error) as error:  # next time, perhaps
+            log.warning("history cannot be pruned now: %s", error)
         await asyncio.sleep(every_s)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import sys
@@ -14,6 +15,9 @@ from synchrotron.server.asgi import Server
 
 GRACE_S = 20
 """So long a request may still take once the server is to stop."""
+
+GARBAGE_OBJECTS = 100_000
+"""So many new ones are looked through for garbage at a time."""
 
 
 class Serving(uvicorn.Server):
@@ -32,6 +36,13 @@ class Serving(uvicorn.Server):
             )
         )
         self._server = server
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is there now stays. A large upload makes some hundred thousand objects that refer
+        # to no one in a circle: to look through them again and again took a sixth of its time.
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._server.end_streams()

@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     jwt_audience: str | None = None
     """Where set, the `aud` of every token holds it."""
     body_bytes_max: int = 16_000_000
-    """A request's body, as it comes and when it is expanded."""
+    """A request's body, as it comes and when it is expanded. Replicas cut uploads at 3 MB."""
     actions_max: int = 10_000
     """Actions and corrections in one request, and offers in one for a snapshot."""
     parts_max: int = 1_000

@@ -24,6 +24,8 @@ from synchrotron.server.database import Connection, fetch_all
 from synchrotron.server.installed import Installed
 from synchrotron.server.tables import rows_json
 
+PARTS = 8
+
 
 class Write(NamedTuple):
     """A patch that has an effect at its place, and the row before and after it."""
@@ -43,36 +45,60 @@ class Shadow:
         self._first_place = first_place
 
     async def faults(self, user: str, writes: Sequence[Write]) -> dict[int, str]:
-        """What is wrong with which of the writes; all at once where nothing is."""
-        if not writes or await self._fault(user, writes) is None:
-            return {}
-        found = {i: await self._fault(user, [write]) for i, write in enumerate(writes)}
-        return {i: fault for i, fault in found.items() if fault is not None}
+        """What is wrong with which of the writes; all at once where nothing is.
 
-    async def _fault(self, user: str, writes: Sequence[Write]) -> str | None:
+        Rows that a policy hides are found in one go. An error ends its statement and names no
+        row: its writes are divided until it is alone.
+        """
+        found = await self._found(user, writes) if writes else {}
+        if found is not None:
+            return found
+        return {
+            at + i: fault
+            for at, some in _divided(writes)
+            for i, fault in (await self.faults(user, some)).items()
+        }
+
+    async def first_fault(self, user: str, writes: Sequence[Write]) -> tuple[int, str] | None:
+        """The first of the writes with which something is wrong, and what."""
+        found = await self._found(user, writes) if writes else {}
+        if found is not None:
+            return min(found.items(), default=None)
+        for at, some in _divided(writes):
+            if first := await self.first_fault(user, some):
+                return at + first[0], first[1]
+        return None
+
+    async def _found(self, user: str, writes: Sequence[Write]) -> dict[int, str] | None:
+        """The faults among writes that are tried at once; None where one of several is an error."""
         try:
             return await self._try(writes)
         except errors.InsufficientPrivilege:
-            return f"a policy forbids {user} to {writes[0].patch.op} this row"
+            fault = f"a policy forbids {user} to {writes[0].patch.op} this row"
         except (errors.DataError, errors.IntegrityError, errors.ProgrammingError) as error:
-            return f"PostgreSQL cannot judge this row: {_message(error)}"
-        finally:
-            await self._connection.execute(b"ROLLBACK TO SAVEPOINT shadow")
+            fault = f"PostgreSQL cannot judge this row: {_message(error)}"
+        await self._connection.execute(b"ROLLBACK TO SAVEPOINT shadow")
+        return {0: fault} if len(writes) == 1 else None
 
-    async def _try(self, writes: Sequence[Write]) -> str | None:
+    async def _try(self, writes: Sequence[Write]) -> dict[int, str]:
         statements = self._statements(dict(enumerate(writes, self._first_place)))
-        results = await fetch_all(
+        _, *results, _ = await fetch_all(
             self._connection,
             ("SAVEPOINT shadow",),
             *((statement, rows_json(rows)) for statement, rows in statements),
+            ("ROLLBACK TO SAVEPOINT shadow",),
         )
         written = dict(chain.from_iterable(results))
-        for place, write in enumerate(writes, self._first_place):
+        faults: dict[int, str] = {}
+        for i, write in enumerate(writes):
+            place = self._first_place + i
             if place not in written:
-                return f"a policy forbids the user to {write.patch.op} this row"
-            if write.after is not None and written[place] != write.target.audience:
-                return f"its audience_key is {written[place]}, not {write.target.audience} (S9)"
-        return None
+                faults[i] = f"a policy forbids the user to {write.patch.op} this row"
+            elif write.after is not None and written[place] != write.target.audience:
+                faults[i] = (
+                    f"its audience_key is {written[place]}, not {write.target.audience} (S9)"
+                )
+        return faults
 
     def _statements(
         self, writes: dict[int, Write]
@@ -104,6 +130,16 @@ class Shadow:
             ]
             if deleted:
                 yield table.try_delete, deleted
+
+
+def _divided(writes: Sequence[Write]) -> Iterator[tuple[int, Sequence[Write]]]:
+    """Writes in a few parts, each with its place.
+
+    So there are few tries for one fault, and hardly more than one for each where all are faulty.
+    """
+    size = -(-len(writes) // PARTS)
+    for at in range(0, len(writes), size):
+        yield at, writes[at : at + size]
 
 
 def _by_columns(

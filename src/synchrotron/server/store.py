@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from synchrotron.core.canonical import decode, text_of
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.ids import ActionId, Audience, ClientId, Seq
 from synchrotron.core.messages import SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target
-from synchrotron.server.database import Connection, fetch, fetch_all
+from synchrotron.server.database import Connection, fetch
 from synchrotron.server.download import columns_of, key_text
 from synchrotron.server.history import History, Life, Place
 from synchrotron.server.live import Home
+from synchrotron.server.parameters import json_text, multirange
 from synchrotron.server.upload import Proposed, Stored
 
 NOTICE_AUDIENCES_MAX = 100
@@ -27,9 +28,8 @@ class Touched(NamedTuple):
     """What is stored of the rows that an upload touches."""
 
     history: dict[Target, Life]
-    homes: dict[RowKey, Home | None]
-    taken: frozenset[OrderKey]
-    """Which order keys of the actions are another's."""
+    homes: dict[RowKey, Home]
+    """Where those of the row keys are that are anywhere."""
 
 
 async def load_stored(connection: Connection, ids: Sequence[ActionId]) -> dict[ActionId, Stored]:
@@ -56,40 +56,50 @@ async def load_stored(connection: Connection, ids: Sequence[ActionId]) -> dict[A
     }
 
 
-async def load_touched(
+def keys_of(
+    actions: Sequence[SentAction],
+    corrections: Sequence[SentCorrection],
+    proposed: Mapping[int, Proposed],
+) -> str:
+    """The row keys that an upload touches, as `synchrotron.load_targets` takes them."""
+    wanted: dict[str, dict[str, None]] = {}
+    patches = chain.from_iterable(sent.patches for sent in actions)
+    for patch in chain(patches, (correction.patch for correction in corrections)):
+        fault, target, key, _ = proposed[id(patch)]
+        if fault is None:
+            wanted.setdefault(target.table, {})[key] = None
+    return json_text({table: list(keys) for table, keys in wanted.items()})
+
+
+async def touched_by(
     connection: Connection,
     actions: Sequence[SentAction],
     corrections: Iterable[SentCorrection],
     proposed: Mapping[int, Proposed],
+    rows: Sequence[Any],
 ) -> Touched:
-    """The rows that an upload touches; with all patches where it does not sort last on one."""
+    """The rows that an upload touches; with all patches where it does not sort last on one.
+
+    `rows` are what `synchrotron.load_targets` gives.
+    """
+    if not rows:
+        return Touched({}, {})
     first: dict[Target, OrderKey | None] = {}
     for sent in actions:
         for patch in sent.patches:
-            fault, target, _ = proposed[id(patch)]
+            fault, target, _, _ = proposed[id(patch)]
             if fault is None:
                 first.setdefault(target, sent.record.order_key)
     for correction in corrections:
-        fault, target, _ = proposed[id(correction.patch)]
+        fault, target, _, _ = proposed[id(correction.patch)]
         if fault is None:
             first[target] = None
-    row_keys = dict.fromkeys(target.row for target in first)
-    keys = [(row.table, key_text(row.key)) for row in row_keys]
-    taken, rows = await fetch_all(
-        connection,
-        (
-            "SELECT synchrotron.taken_order_keys(%s::text[])",
-            [sent.record.order_key for sent in actions],
-        ),
-        ("SELECT * FROM synchrotron.load_targets(%s::text[], %s::text[])", *columns_of(keys, 2)),
-    )
-    places = {Target(table, tuple(decode(key)), audience) for table, key, audience, *_ in rows}
-    several = Counter(target.row for target in places | first.keys())
+    places = [Target(table, tuple(decode(key)), audience) for table, key, audience, *_ in rows]
+    several = Counter(target.row for target in {*places, *first})
     history: dict[Target, Life] = {}
-    homes: dict[RowKey, Home | None] = dict.fromkeys(row_keys)
+    homes: dict[RowKey, Home] = {}
     late: dict[tuple[str, str, str], tuple[Target, str | None]] = {}
-    for table, key, audience, base, present, newest in rows:
-        target = Target(table, tuple(decode(key)), audience)
+    for target, (table, key, audience, base, present, newest) in zip(places, rows, strict=True):
         values = None if present is None else decode(present)
         if values is not None:
             homes[target.row] = (audience, values)
@@ -110,7 +120,7 @@ async def load_touched(
     for place, (target, base) in late.items():
         start = None if base is None else decode(base)
         history[target] = Life(start, None, patches[place])
-    return Touched(history, homes, frozenset(key for (key,) in taken))
+    return Touched(history, homes)
 
 
 # ---- numbering ------------------------------------------------------------------------
@@ -124,87 +134,154 @@ class Numbered(NamedTuple):
     corrections: dict[Place, Seq]
 
 
-class Addition(NamedTuple):
-    """What is to be stored, judged and in the order of history."""
+class Addition:
+    """What is to be stored, judged and in the order of history.
 
-    user: str
-    client: ClientId
-    actions: Sequence[SentAction]
-    corrections: Sequence[tuple[Place, Patch | None, str]]
-    """Each with the author of its action."""
-    history: History
-    changes_rights: bool
-    proposed: Mapping[int, Proposed]
+    Each of the corrections comes with the author of its action.
+    """
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.actions and not self.corrections
-
-    def audiences(self) -> list[Audience]:
+    def __init__(
+        self,
+        user: str,
+        client: ClientId,
+        actions: Sequence[SentAction],
+        corrections: Sequence[tuple[Place, Patch | None, str]],
+        history: History,
+        proposed: Mapping[int, Proposed],
+        *,
+        changes_rights: bool,
+    ) -> None:
+        self.user = user
+        self.client = client
+        self.actions = actions
+        self.corrections = corrections
+        self.history = history
+        self.proposed = proposed
+        self.changes_rights = changes_rights
+        declared = chain.from_iterable(sent.record.audiences or () for sent in actions)
+        patched = (p.audience for sent in actions for p in sent.patches)
+        corrected = (place.target.audience for place, _, _ in corrections)
+        self.audiences: list[Audience] = list(dict.fromkeys(chain(declared, patched, corrected)))
         """Those in which something changes."""
-        declared = chain.from_iterable(sent.record.audiences or () for sent in self.actions)
-        patched = (p.audience for sent in self.actions for p in sent.patches)
-        corrected = (place.target.audience for place, _, _ in self.corrections)
-        return list(dict.fromkeys(chain(declared, patched, corrected)))
 
 
-async def store(connection: Connection, addition: Addition, last: Seq, token: str) -> Numbered:
-    """Give what was judged its seqs, under the token of this commit. The counter is held.
+Lease: TypeAlias = tuple[str, list[Audience], int, list[Audience]]
+"""Another client's lease: its user, what they saw when it was granted, its end, what they see."""
+
+
+class Standing(NamedTuple):
+    """Where the replica stood when its upload was judged, and the server."""
+
+    cursor: Seq
+    known: list[Audience]
+    seen: Seq
+    audiences: list[Audience]
+    floor: OrderKey | None
+    now_ms: int
+
+
+class After(NamedTuple):
+    """What there is once an upload is stored, as `synchrotron.store` tells it.
+
+    Nothing was stored where the judgement was stale or the replica behind; then the rest is None.
+    """
+
+    before: Seq
+    is_stale: bool
+    behind: bool
+    token: str | None
+    audiences: list[Audience] | None
+    joined_floor: OrderKey | None
+    has_news: bool | None
+    leases: list[Lease] | None
+
+
+async def store(
+    connection: Connection, addition: Addition, standing: Standing, token: str
+) -> tuple[Numbered, After]:
+    """Take the counter, and give what was judged its seqs, under the token of this commit.
 
     Seqs rise in the order of history: else an upload would itself be a later event before
     its own patches, and give every reader standing over them.
     """
-    places: list[tuple[OrderKey, SentAction | tuple[Place, Patch | None, str]]] = [
-        (correction[0].order_key, correction) for correction in addition.corrections
-    ]
-    places += [(sent.record.order_key, sent) for sent in addition.actions]
-    rows = _Rows(addition, last)
-    for _, what in sorted(places, key=lambda place: place[0]):
-        if isinstance(what, SentAction):
-            rows.add_action(what)
-        else:
-            rows.add_correction(*what)
-    await fetch(
+    rows = _Rows(addition)
+    targets = rows.targets()
+    [row] = await fetch(
         connection,
-        "SELECT synchrotron.store(%s, %s, %s, %s, %s, %s::json, %s::json, %s::json, %s::json,"
-        " %s::json, %s::json, %s)",
+        "SELECT * FROM synchrotron.store(%s, %s, %s::bigint, %s::text[], %s::bigint, %s::text[],"
+        " %s, %s::bigint, %s::text[], %s, %s, %s, %s::int8multirange, %s::json, %s::json,"
+        " %s::json, %s::json, %s::json, %s::json, %s)",
         addition.user,
         addition.client,
-        rows.last,
-        token,
+        standing.cursor,
+        standing.known,
+        standing.seen,
+        standing.audiences,
+        standing.floor,
+        standing.now_ms,
+        addition.audiences,
         addition.changes_rights,
-        text_of(rows.actions),
-        text_of(list(rows.patches.values())),
-        text_of(list(rows.scopes.values())),
-        text_of(list(_target_rows(addition.history))),
-        text_of([{"audience": a, "creator": user} for a, user in rows.creators.items()]),
-        text_of(rows.names),
-        _notice(addition, rows.last),
+        rows.count,
+        token,
+        multirange(int(sent.record.id[25:]) for sent in addition.actions),
+        json_text(rows.actions),
+        json_text(rows.patches),
+        json_text(rows.corrections) if rows.corrections else None,
+        json_text(targets) if targets else None,
+        json_text([{"audience": a, "creator": user} for a, user in rows.creators.items()]),
+        json_text(rows.names) if rows.names else None,
+        _notice(addition),
     )
-    return Numbered(rows.last, rows.action_seqs, rows.correction_seqs)
+    after = After(*row)
+    return rows.numbered(after.before), after
 
 
 class _Rows:
-    """The rows of the sync schema's tables that an upload brings."""
+    """The rows of the sync schema's tables that an upload brings, numbered from 1."""
 
-    def __init__(self, addition: Addition, last: Seq) -> None:
-        self._proposed = addition.proposed
-        self.last = last
-        self.action_seqs: dict[ActionId, Seq] = {}
-        self.correction_seqs: dict[Place, Seq] = {}
+    def __init__(self, addition: Addition) -> None:
+        self._addition = addition
+        self.count = 0
         self.actions: list[dict[str, Any]] = []
-        self.patches: dict[Place, dict[str, Any]] = {}
-        self.scopes: dict[tuple[Seq, Audience], dict[str, Any]] = {}
+        self.patches: list[dict[str, Any]] = []
+        self.corrections: list[dict[str, Any]] = []
         self.creators: dict[Audience, str] = {}
         self.names: list[dict[str, str]] = []
+        self._made: set[Target] = set()
+        self._action_numbers: dict[ActionId, int] = {}
+        self._correction_numbers: dict[Place, int] = {}
+        places: list[tuple[OrderKey, SentAction | tuple[Place, Patch | None, str]]] = [
+            (correction[0].order_key, correction) for correction in addition.corrections
+        ]
+        places += [(sent.record.order_key, sent) for sent in addition.actions]
+        if addition.corrections:  # actions alone are in order
+            places.sort(key=lambda place: place[0])
+        for _, what in places:
+            self.count += 1
+            if isinstance(what, SentAction):
+                self._add_action(what)
+            else:
+                self._add_correction(*what)
 
-    def _next(self) -> Seq:
-        self.last = Seq(self.last + 1)
-        return self.last
+    def numbered(self, before: Seq) -> Numbered:
+        return Numbered(
+            Seq(before + self.count),
+            {id: Seq(before + n) for id, n in self._action_numbers.items()},
+            {place: Seq(before + n) for place, n in self._correction_numbers.items()},
+        )
 
-    def add_action(self, sent: SentAction) -> None:
-        record, seq = sent.record, self._next()
-        self.action_seqs[record.id] = seq
+    def _add_action(self, sent: SentAction) -> None:
+        record, n = sent.record, self.count
+        self._action_numbers[record.id] = n
+        scopes = dict.fromkeys(record.audiences or ())
+        for patch in sent.patches:
+            _, target, key, read = self._addition.proposed[id(patch)]
+            is_new = self._addition.history.is_made_by(target, read)
+            if is_new:
+                self._made.add(target)
+            self.patches.append(_patch_row(target, key, record.order_key, read, n, is_new))
+            scopes[target.audience] = None
+            self.creators.setdefault(target.audience, record.user)
         self.actions.append(
             {
                 "order_key": record.order_key,
@@ -215,56 +292,57 @@ class _Rows:
                 "args": text_of(record.args),
                 "now": record.now,
                 "audiences": record.audiences,
-                "seq": seq,
+                "scopes": list(scopes),
+                "n": n,
             }
         )
-        for audience in record.audiences or ():
-            self._scope(record.order_key, audience, seq)
-        for patch in sent.patches:
-            _, target, read = self._proposed[id(patch)]
-            self._patch(Place(record.order_key, target), read, record.user, seq)
-        self.names += [{"id": old, "seed": record.seed} for old in sent.formerly]
+        for old in sent.formerly:
+            self.names.append({"id": old, "seed": record.seed})
 
-    def add_correction(self, place: Place, patch: Patch | None, author: str) -> None:
-        seq = self._next()
-        self.correction_seqs[place] = seq
-        self._patch(place, patch, author, seq)
-
-    def _patch(self, place: Place, patch: Patch | None, author: str, seq: Seq) -> None:
+    def _add_correction(self, place: Place, patch: Patch | None, author: str) -> None:
         key, target = place
-        self.patches[place] = {
-            "table_name": target.table,
-            "key": key_text(target.key),
-            "audience": target.audience,
-            "order_key": key,
-            "op": patch.op if patch else None,
-            "columns": patch.columns if patch else None,
-            "seq": seq,
-        }
-        self._scope(key, target.audience, seq)
+        self._correction_numbers[place] = self.count
+        self.corrections.append(
+            _patch_row(target, key_text(target.key), key, patch, self.count, False)
+        )
         self.creators.setdefault(target.audience, author)
 
-    def _scope(self, key: OrderKey, audience: Audience, seq: Seq) -> None:
-        self.scopes[seq, audience] = {"order_key": key, "audience": audience, "seq": seq}
+    def targets(self) -> list[Mapping[str, Any]]:
+        """The rows as they are now, but for those that a single patch made: it says it already."""
+        return [
+            {
+                "table_name": target.table,
+                "key": key_text(target.key),
+                "audience": target.audience,
+                "present": None if life.row is None else text_of(life.row),
+                "newest": life.keys[-1],
+            }
+            for target, life in self._addition.history.staged()
+            if target not in self._made
+        ]
 
 
-def _target_rows(history: History) -> Iterable[Mapping[str, Any]]:
-    for target, life in history.staged():
-        yield {
-            "table_name": target.table,
-            "key": key_text(target.key),
-            "audience": target.audience,
-            "present": None if life.row is None else text_of(life.row),
-            "newest": life.keys[-1],
-        }
+def _patch_row(
+    target: Target, key: str, order_key: OrderKey, patch: Patch | None, n: int, is_new: bool
+) -> dict[str, Any]:
+    return {
+        "table_name": target.table,
+        "key": key,
+        "audience": target.audience,
+        "order_key": order_key,
+        "op": patch.op if patch else None,
+        "columns": patch.columns if patch else None,
+        "n": n,
+        "is_new": is_new,
+    }
 
 
-def _notice(addition: Addition, seq: Seq) -> str:
-    """What listeners are told of this commit: whom it may concern, None for anyone."""
-    audiences: list[Audience] | None = addition.audiences()
+def _notice(addition: Addition) -> str:
+    """What listeners are told of a commit, up to its seq: whom it concerns, None for anyone."""
+    audiences: list[Audience] | None = addition.audiences
     if addition.changes_rights or len(audiences or ()) > NOTICE_AUDIENCES_MAX:
         audiences = None
-    notice = text_of({"seq": seq, "user": addition.user, "audiences": audiences})
+    notice = text_of({"audiences": audiences, "user": addition.user})
     if len(notice.encode()) > NOTICE_BYTES_MAX:
-        notice = text_of({"seq": seq, "user": None, "audiences": None})
-    return notice
+        notice = text_of({"audiences": None, "user": None})
+    return notice[:-1] + ',"seq":'

@@ -19,8 +19,8 @@ import apsw
 from synchrotron.app import ddl
 from synchrotron.app.schema import AUDIENCE, Column, ForeignKey, Schema, Table
 from synchrotron.app.types import Bytes, Integer, Numeric, Timestamp, Uuid
-from synchrotron.core.canonical import text_of
 from synchrotron.core.patches import Values
+from synchrotron.server.parameters import json_text
 
 PLACE = "synchrotron_place"
 """The column by which rows of one statement are told apart."""
@@ -106,11 +106,11 @@ class ServerTable:
             f"write_{self.name}(gone json, rows json) RETURNS SETOF bigint",
             f"DELETE FROM {self.live} AS t USING {self._rows('gone', key)} "
             f"WHERE {self._same(key)}; "
-            f"WITH written AS (INSERT INTO {self.live} ({listed(names)}) "
-            f"SELECT {self._values(names)} FROM {self._rows('rows', names)} "
-            f"RETURNING {listed(returned)}) "
-            f"SELECT r.{PLACE} FROM {self._rows('rows', key, wanted=True)} "
-            f"JOIN written AS t ON {self._same(key)} WHERE t.{AUDIENCE} <> r.{WANTED};",
+            f"WITH r AS MATERIALIZED (SELECT * FROM {self._rows('rows', names, wanted=True)}), "
+            f"written AS (INSERT INTO {self.live} ({listed(names)}) "
+            f"SELECT {self._values(names)} FROM r RETURNING {listed(returned)}) "
+            f"SELECT r.{PLACE} FROM r JOIN written AS t ON {self._same(key)} "
+            f"WHERE t.{AUDIENCE} <> r.{WANTED};",
         )
 
     def _parentless_function(self) -> str:
@@ -266,4 +266,4 @@ def _defaults(literals: apsw.Connection, table: Table) -> Iterator[tuple[str, An
 
 def rows_json(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> str:
     """Rows and their places, as the statements above take them."""
-    return text_of([{**values, PLACE: place} for place, values in rows])
+    return json_text([{**values, PLACE: place} for place, values in rows])

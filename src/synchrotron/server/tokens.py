@@ -208,7 +208,7 @@ def _user(claims: dict[str, Any]) -> str:
 def _reason(error: JoseError) -> str:
     match error.error:
         case "bad_signature":
-            return "its signature is wrong"
+            return "its signature is wrong: it was signed with another secret or key than ours"
         case "expired_token":
             return "it has expired"
         case "missing_claim" | "invalid_claim":

@@ -21,6 +21,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from synchrotron.app.types import formless_text
+from synchrotron.core.canonical import text_of
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.fold import apply
 from synchrotron.core.ids import ActionId, Audience, ClientId
@@ -59,6 +60,8 @@ class Proposed(NamedTuple):
     fault: str | None
     """What is wrong with its form; then it is nothing else."""
     target: Target
+    key: str
+    """The target's key as it is stored."""
     patch: Patch | None
 
 
@@ -69,8 +72,8 @@ def read_proposed(form: Form, patches: Iterable[RowPatch]) -> dict[int, Proposed
 
 def _proposed(form: Form, sent: RowPatch) -> Proposed:
     if fault := form.fault(sent):
-        return Proposed(fault, Target("", (), sent.audience), None)
-    return Proposed(None, sent.target, sent.patch)
+        return Proposed(fault, Target("", (), sent.audience), "", None)
+    return Proposed(None, sent.target, text_of(sent.key), sent.patch)
 
 
 class Upload(NamedTuple):
@@ -116,7 +119,7 @@ class Trial(NamedTuple):
 
 
 class Judgement:
-    """The judgement of one upload."""
+    """The judgement of one upload, behind the savepoint `judgement`."""
 
     def __init__(
         self,
@@ -126,7 +129,9 @@ class Judgement:
         history: History,
         live: Live,
         shadow: Shadow,
+        rights: Mapping[Audience, bool],
     ) -> None:
+        """`rights` say of some audiences whether the user may write in them, at the beginning."""
         self._connection = connection
         self._installed = installed
         self._upload = upload
@@ -135,7 +140,7 @@ class Judgement:
         self._shadow = shadow
         self._unwritten: dict[RowKey, None] = {}
         self._written_tables: set[str] = set()
-        self._rights: dict[Audience, bool] = {}
+        self._rights = dict(rights)
         self._denied: set[Index] = set()
         self._is_fresh = True
 
@@ -150,7 +155,6 @@ class Judgement:
 
     async def decide(self) -> Refused | None:
         """Stage the upload without the corrections that it denies, or say what refuses it."""
-        await self._connection.execute(b"SAVEPOINT judgement")
         one_by_one = False
         while True:
             trial = await self._try(self._allowed(), self._upload.actions, one_by_one)
@@ -280,11 +284,11 @@ class Judgement:
             if fault is not None:
                 faults[id] = fault
                 break
-        tried = await self._shadow.faults(self._upload.user, [write for _, write in writes])
-        if tried:
-            i = min(tried)
+        tried = await self._shadow.first_fault(self._upload.user, [write for _, write in writes])
+        if tried is not None:
+            i, reason = tried
             id, write = writes[i]
-            return Refused(Denied, id, write.target.row, tried[i])
+            return Refused(Denied, id, write.target.row, reason)
         for id, fault in faults.items():
             return Refused(Denied, id, *fault)
         return None
@@ -310,7 +314,7 @@ class Judgement:
             return Fault(None, f"another action has the order key {record.order_key}")
         seen: set[Target] = set()
         for patch in sent.patches:
-            fault, target, _ = self._upload.proposed[id(patch)]
+            fault, target, _, _ = self._upload.proposed[id(patch)]
             if fault is not None:
                 return Fault(RowKey(patch.table, tuple(patch.key)), fault)
             if patch.op is None:
@@ -326,7 +330,7 @@ class Judgement:
         declared = None if record.audiences is None else frozenset(record.audiences)
         staged: list[tuple[Place, Patch]] = []
         for sent_patch in sent.patches:
-            _, target, patch = self._upload.proposed[id(sent_patch)]
+            _, target, _, patch = self._upload.proposed[id(sent_patch)]
             assert patch is not None
             if reason := self._write_fault(declared, target):
                 return Fault(target.row, reason)
@@ -402,7 +406,7 @@ class Judgement:
         self._stage_corrections(indices)
         for sent in takewhile(lambda sent: self._form_fault(sent) is None, actions):
             for sent_patch in sent.patches:
-                _, target, patch = self._upload.proposed[id(sent_patch)]
+                _, target, _, patch = self._upload.proposed[id(sent_patch)]
                 self._stage(Place(sent.record.order_key, target), patch)
         faulty: set[Index] = set()
         writes: dict[Index, Write] = {}
@@ -443,7 +447,7 @@ class Judgement:
         action, sent = self._upload.stored.get(correction.action_id), correction.patch
         if action is None or not action.is_seen_by(self._upload.user, self._upload.audiences):
             return "there is no such action"  # unknown or invisible: answered alike (H4a)
-        fault, target, _ = self._upload.proposed[id(sent)]
+        fault, target, _, _ = self._upload.proposed[id(sent)]
         if fault is not None:
             return fault
         if sent.op is None and not self._history.has_patch(Place(action.order_key, target)):

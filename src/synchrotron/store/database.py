@@ -176,28 +176,14 @@ class Database:
 
     def _identify(self) -> bool:
         """Whether the file is still empty. Nothing is changed before this is known."""
-        get = self.writer.execute
         try:
-            application: int = get("PRAGMA application_id").get
+            return identify(self.writer, self.path)
         except apsw.NotADBError as error:
             if self._key is None:
                 raise
             raise WrongKey(
                 f"{self.path} cannot be read with this key: give the one that it was made with"
             ) from error
-        format: int = get("PRAGMA user_version").get
-        if application == 0 and format == 0 and not get("SELECT count(*) FROM sqlite_master").get:
-            return True
-        if application != APPLICATION_ID:
-            raise NotAReplica(
-                f"{self.path} is a database of another program: give the replica a file of its own"
-            )
-        if format > FORMAT:
-            raise NewerFile(
-                f"{self.path} has format {format}, and this version of pysynchrotron knows "
-                f"{FORMAT}: upgrade it"
-            )
-        return False
 
     def make_ours(self) -> None:
         """Mark an empty file as a replica's."""
@@ -289,3 +275,22 @@ class Database:
             for reader in self._readers:
                 reader.close()
             self._readers.clear()
+
+
+def identify(connection: apsw.Connection, path: str) -> bool:
+    """Whether a file is still empty. Raises `NotAReplica` or `NewerFile` if it is not ours."""
+    get = connection.execute
+    application: int = get("PRAGMA application_id").get
+    format: int = get("PRAGMA user_version").get
+    if application == 0 and format == 0 and not get("SELECT count(*) FROM sqlite_master").get:
+        return True
+    if application != APPLICATION_ID:
+        raise NotAReplica(
+            f"{path} is a database of another program: give the replica a file of its own"
+        )
+    if format > FORMAT:
+        raise NewerFile(
+            f"{path} has format {format}, and this version of pysynchrotron knows "
+            f"{FORMAT}: upgrade it"
+        )
+    return False

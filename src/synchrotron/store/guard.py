@@ -133,3 +133,12 @@ def guard_triggers(schema: Schema) -> Iterator[str]:
                 f"CREATE TRIGGER synchrotron_guard_{table}_{event.lower()} "
                 f"BEFORE {event} ON {table} BEGIN SELECT {GUARD}(); END"
             )
+
+
+def guarded_tables(connection: apsw.Connection) -> frozenset[str]:
+    """The tables of a file that have one of these triggers, which are the synced ones."""
+    tables = connection.execute(
+        "SELECT DISTINCT tbl_name FROM sqlite_master "
+        "WHERE type = 'trigger' AND name GLOB 'synchrotron_guard_*'"
+    )
+    return frozenset(table for (table,) in tables)

@@ -265,6 +265,39 @@ class Log:
         found = self._some("instr(record, CAST(? AS BLOB))", id)
         return self.own_action(id) or next((e for e in found if e.record.id == id), None)
 
+    def positions(self) -> list[int]:
+        """The positions of all entries, in order."""
+        found = self._execute("SELECT position FROM synchrotron_action ORDER BY order_key")
+        return [position for (position,) in found]
+
+    def at(self, position: int) -> Entry:
+        """The entry at a position. Raises `IndexError`."""
+        entry = next(self._some("position = ?", position), None)
+        if entry is None:
+            raise IndexError(f"the log has no position {position}")
+        return entry
+
+    def flags_at(self, position: int) -> tuple[bool, Seq | None]:
+        """What the columns say of an entry: `unsent` and `newest`."""
+        [(unsent, newest)] = self._execute(
+            "SELECT unsent, newest FROM synchrotron_action WHERE position = ?", (position,)
+        )
+        return bool(unsent), newest
+
+    def latest_key(self) -> OrderKey:
+        """The order key at the highest position: of the last own action."""
+        key = self._execute(
+            "SELECT order_key FROM synchrotron_action ORDER BY position DESC LIMIT 1"
+        ).get
+        return OrderKey(key or FIRST)
+
+    def newest(self, limit: int) -> list[Entry]:
+        """The newest entries, in order."""
+        accepted = self._some(f"{_ACCEPTED} ORDER BY order_key DESC LIMIT ?", limit)
+        pending = self._some(f"{_PENDING} ORDER BY order_key DESC LIMIT ?", limit)
+        both = merge(accepted, pending, key=_key, reverse=True)
+        return list(islice(both, limit))[::-1]
+
     def own(self) -> Iterator[Entry]:
         return self._some("position > 0 ORDER BY position")
 

@@ -118,7 +118,7 @@ class Store:
             if self.database.is_new:
                 self._create(State(definition.name, client_id or new_client_id(entropy), user))
             state = read_state(self.writer)
-            self._check(state, user)
+            check_fits(self.database.path, definition, state, user)
             if state.migrations < len(definition.migrations):
                 self._migrate(state)
             self._install_local(state)
@@ -133,31 +133,9 @@ class Store:
         for trigger in guard_triggers(self.schema):
             self.writer.execute(trigger)
         state.migrations = len(self.definition.migrations)
-        state.tables = self._fingerprint(state.migrations)
+        state.tables = _fingerprint(self.definition, state.migrations)
         state.local = "none"
         make_state(self.writer, state)
-
-    def _check(self, state: State, user: str) -> None:
-        path, definition = self.database.path, self.definition
-        if state.app != definition.name:
-            raise OtherApplication(
-                f"{path} belongs to application {state.app!r}, not {definition.name!r}"
-            )
-        if user and state.user and state.user != user:
-            raise WrongUser(
-                f"{path} belongs to user {state.user!r}, not {user!r}: "
-                "open another file for this user"
-            )
-        if state.migrations > len(definition.migrations):
-            raise NewerFile(
-                f"{path} has seen {state.migrations} migrations of {definition.name!r}, and this "
-                f"version has {len(definition.migrations)}: upgrade the application"
-            )
-        if state.tables != self._fingerprint(state.migrations):
-            raise OtherApplication(
-                f"{path}: its tables are not those of the schema of {definition.name!r}. A schema "
-                "grows by App(migrations=…); what is written already stays as it is"
-            )
 
     def _migrate(self, state: State) -> None:
         for statement in self.definition.migration_statements(state.migrations):
@@ -169,7 +147,7 @@ class Store:
         for trigger in guard_triggers(self.schema):
             self.writer.execute(trigger.replace("CREATE TRIGGER", "CREATE TRIGGER IF NOT EXISTS"))
         state.migrations = len(self.definition.migrations)
-        state.tables = self._fingerprint(state.migrations)
+        state.tables = _fingerprint(self.definition, state.migrations)
 
     def _install_local(self, state: State) -> None:
         wanted = self.definition.local
@@ -190,11 +168,34 @@ class Store:
         ).fetchall()
         return [name for (name,) in names if name not in self.schema.tables]
 
-    def _fingerprint(self, migrations: int) -> str:
-        """What the author wrote, without spaces and comments."""
-        sources = self.definition.sources[: migrations + 1]
-        texts = [" ".join(token.text for token in ddl.tokens_of(source)) for source in sources]
-        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+def check_fits(path: str, definition: Definition, state: State, user: str = "") -> None:
+    """Raises `FileError` where a file is not this application's, this user's or of this age."""
+    if state.app != definition.name:
+        raise OtherApplication(
+            f"{path} belongs to application {state.app!r}, not {definition.name!r}"
+        )
+    if user and state.user and state.user != user:
+        raise WrongUser(
+            f"{path} belongs to user {state.user!r}, not {user!r}: open another file for this user"
+        )
+    if state.migrations > len(definition.migrations):
+        raise NewerFile(
+            f"{path} has seen {state.migrations} migrations of {definition.name!r}, and this "
+            f"version has {len(definition.migrations)}: upgrade the application"
+        )
+    if state.tables != _fingerprint(definition, state.migrations):
+        raise OtherApplication(
+            f"{path}: its tables are not those of the schema of {definition.name!r}. A schema "
+            "grows by App(migrations=…); what is written already stays as it is"
+        )
+
+
+def _fingerprint(definition: Definition, migrations: int) -> str:
+    """What the author wrote, without spaces and comments."""
+    sources = definition.sources[: migrations + 1]
+    texts = [" ".join(token.text for token in ddl.tokens_of(source)) for source in sources]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def _exists(connection: apsw.Connection, table: str) -> bool:

@@ -150,6 +150,7 @@ class Exchanges:
         if refusal := self._recognise(user, request.exchange, offers, foreign=foreign):
             return refusal
         parts = with_part(self._state.parts.get(id), request)
+        self._gate.came(id, self._now_ms)
         if parts.missing:
             self._state.undo.put(self._state.parts, id, parts)
             return self._answer(Staged, missing=parts.missing)

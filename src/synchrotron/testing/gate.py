@@ -17,6 +17,7 @@ from synchrotron.testing.server_state import Lease, Stage, State
 
 BOUNCES_MAX = 3
 LEASE_MS = 30_000
+LEASE_AFTER_PART_MS = 2_000
 
 
 class Held(NamedTuple):
@@ -60,10 +61,18 @@ class Gate:
         row = self._state.clients[client]
         bounces = row.bounces + 1
         if bounces >= BOUNCES_MAX and not any(_meets(lease, viewer) for lease in present):
-            lease = Lease(client, viewer.user, viewer.audiences, now_ms + LEASE_MS)
+            end_ms = now_ms + LEASE_MS
+            lease = Lease(client, viewer.user, viewer.audiences, end_ms, end_ms)
             self._state.undo.put(self._state.leases, client, lease)
             bounces = 0
         self._state.undo.put(self._state.clients, client, row._replace(bounces=bounces))
+
+    def came(self, client: ClientId, now_ms: int) -> None:
+        """A part of an upload came: its client's lease ends soon after, unless another comes."""
+        lease = self._state.leases.get(client)
+        if lease is not None and lease.until_ms > now_ms:
+            until_ms = min(lease.ends_ms, now_ms + LEASE_AFTER_PART_MS)
+            self._state.undo.put(self._state.leases, client, lease._replace(until_ms=until_ms))
 
     def decided(self, client: ClientId) -> None:
         """End a lease: its upload was decided, which `behind` and `busy` do not do."""

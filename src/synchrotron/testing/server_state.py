@@ -69,6 +69,8 @@ class Lease(NamedTuple):
     user: str
     audiences: frozenset[Audience]
     until_ms: int
+    ends_ms: int
+    """The latest that `until_ms` can be, however many parts of the upload come."""
 
 
 class Stage(NamedTuple):

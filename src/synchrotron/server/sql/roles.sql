@@ -5,16 +5,21 @@
 -- synchrotron_server   what the server may do: read under row level security, call those
 --                      functions, and try a write in the shadow tables, where the policies judge
 --                      it. It owns nothing and bypasses nothing (H8).
+--
+-- No lock reaches over the databases of a cluster. Where another installation makes a role at
+-- the same moment, this waits for it, and then the role is there.
 DO $roles$
+DECLARE
+    name text;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'synchrotron_owner') THEN
-        CREATE ROLE synchrotron_owner NOLOGIN NOSUPERUSER NOBYPASSRLS;
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'synchrotron_server') THEN
-        CREATE ROLE synchrotron_server NOLOGIN NOSUPERUSER NOBYPASSRLS;
-    END IF;
-    IF NOT pg_catalog.pg_has_role(current_user, 'synchrotron_owner', 'MEMBER') THEN
-        EXECUTE pg_catalog.format('GRANT synchrotron_owner TO %I', current_user);
-    END IF;
+    FOREACH name IN ARRAY ARRAY['synchrotron_owner', 'synchrotron_server'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) THEN
+            BEGIN
+                EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;
+            END;
+        END IF;
+    END LOOP;
 END
 $roles$;

@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS synchrotron.clients (
     accepted int8multirange NOT NULL DEFAULT '{}'   -- which n were accepted, for ever (O5)
 );
 
-CREATE TABLE IF NOT EXISTS synchrotron.parts (
+-- Unlogged: parts that a crash took along are asked for again, and a megabyte is written once.
+CREATE UNLOGGED TABLE IF NOT EXISTS synchrotron.parts (
     client_id text COLLATE "C" NOT NULL,
     token text NOT NULL,                    -- of the exchange
     part integer NOT NULL,
@@ -46,12 +47,14 @@ CREATE TABLE IF NOT EXISTS synchrotron.parts (
     body bytea NOT NULL,
     PRIMARY KEY (client_id, token, part)
 );
+ALTER TABLE synchrotron.parts ALTER body SET STORAGE EXTERNAL;  -- compressed already
 
 CREATE TABLE IF NOT EXISTS synchrotron.leases (
     client_id text COLLATE "C" PRIMARY KEY,
     user_id text NOT NULL,
     audiences text[] NOT NULL,
-    until_ms bigint NOT NULL
+    until_ms bigint NOT NULL,               -- as it stands now: a part of its upload moves this
+    ends_ms bigint NOT NULL                 -- at the latest
 );
 
 CREATE TABLE IF NOT EXISTS synchrotron.audiences (

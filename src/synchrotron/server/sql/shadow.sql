@@ -64,25 +64,58 @@ BEGIN
             'CREATE POLICY synchrotron_beginners ON synchrotron_shadow.%I FOR SELECT '
             'USING (synchrotron.may_begin(audience_key))', it.name);
     END LOOP;
-    UPDATE synchrotron.application SET policies_digest = digest;
+    -- Every server reads anew what rights depend on.
+    UPDATE synchrotron.application SET policies_digest = digest, version = version + 1;
 END $$;
 
 -- The tables that rights depend on: those that `audiences` reads, and those that policies read
--- besides their own. Rights are those before an action, so a change of these ends a set.
+-- besides the row that they judge. Rights are those before an action, so a change of these ends
+-- a set. What is read through views, functions and operators counts as well. PostgreSQL knows
+-- what a function reads where its body stands in BEGIN ATOMIC; one whose body is a text may read
+-- any table, and so it is taken to read all.
 CREATE OR REPLACE FUNCTION synchrotron.rights_tables()
 RETURNS TABLE (name text, for_policies boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT DISTINCT t.name::text, false
-    FROM pg_catalog.pg_rewrite AS r
-    JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_rewrite'::regclass
-        AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
-    JOIN synchrotron.app_tables AS t ON t.live = d.refobjid
-    WHERE r.ev_class = 'synchrotron.members'::regclass
-    UNION ALL
-    SELECT DISTINCT t.name::text, true
-    FROM pg_catalog.pg_policy AS p
-    JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_policy'::regclass
-        AND d.objid = p.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
-    JOIN synchrotron.app_tables AS t ON t.live = d.refobjid
-    WHERE d.refobjid <> p.polrelid AND p.polrelid IN (SELECT live FROM synchrotron.app_tables);
+    WITH RECURSIVE reached (kind, id, for_policies) AS (
+        SELECT 'pg_catalog.pg_rewrite'::regclass::oid, r.oid, false
+        FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = 'synchrotron.members'::regclass
+        UNION ALL
+        SELECT 'pg_catalog.pg_policy'::regclass::oid, p.oid, true
+        FROM pg_catalog.pg_policy AS p JOIN synchrotron.app_tables AS t ON t.live = p.polrelid
+        UNION
+        SELECT next.kind, next.id, r.for_policies FROM reached AS r CROSS JOIN LATERAL (
+            SELECT d.refclassid AS kind, d.refobjid AS id FROM pg_catalog.pg_depend AS d
+            WHERE d.classid = r.kind AND d.objid = r.id
+              AND r.kind <> 'pg_catalog.pg_class'::regclass
+              AND d.refclassid IN (
+                'pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass,
+                'pg_catalog.pg_operator'::regclass)
+              -- Of its own table a policy reads the row in question, unless that is read anew.
+              AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_policy AS p
+                WHERE r.kind = 'pg_catalog.pg_policy'::regclass AND p.oid = r.id
+                  AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = p.polrelid
+                  AND position(
+                    format(':relid %s ', p.polrelid::oid)
+                    IN concat(p.polqual::text, p.polwithcheck::text)
+                  ) = 0)
+            UNION ALL
+            SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite AS w
+            WHERE r.kind = 'pg_catalog.pg_class'::regclass AND w.ev_class = r.id
+        ) AS next
+        -- The functions of this schema ask for memberships, which are looked at above.
+        WHERE NOT EXISTS (
+            SELECT FROM pg_catalog.pg_proc AS f
+            WHERE next.kind = 'pg_catalog.pg_proc'::regclass AND f.oid = next.id
+              AND f.pronamespace IN ('pg_catalog'::regnamespace, 'synchrotron'::regnamespace)
+        )
+    )
+    SELECT DISTINCT t.name::text, r.for_policies
+    FROM reached AS r JOIN synchrotron.app_tables AS t
+        ON r.kind = 'pg_catalog.pg_class'::regclass AND r.id = t.live
+        OR r.kind = 'pg_catalog.pg_proc'::regclass AND EXISTS (
+            SELECT FROM pg_catalog.pg_proc AS f
+            JOIN pg_catalog.pg_language AS l ON l.oid = f.prolang
+            WHERE f.oid = r.id AND f.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c')
+        );
 END;

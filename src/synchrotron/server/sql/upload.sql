@@ -14,25 +14,90 @@ BEGIN
     ORDER BY audience FOR NO KEY UPDATE;
 END $$;
 
--- Everything that is stored of some row keys, in whatever audience (S9).
-CREATE OR REPLACE FUNCTION synchrotron.load_targets(tables text[], keys text[])
+-- Where an upload begins to be judged, and what it is judged by. Uploads judge beside each other;
+-- one whose judgement was overtaken again and again judges alone: the others wait.
+CREATE OR REPLACE FUNCTION synchrotron.enter_upload(
+    alone boolean, who text, client text, asked_from bigint, known text[],
+    wanted text[], declared text[], order_keys text[], at_ms bigint, row_keys json
+)
+RETURNS TABLE (
+    seen bigint, audiences text[], joined_floor text, behind boolean, writable text[],
+    taken text[], leases json, policies_fit boolean, targets text
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    IF alone THEN
+        PERFORM pg_advisory_xact_lock(hashtext('synchrotron upload'));
+    ELSE
+        PERFORM pg_advisory_xact_lock_shared(hashtext('synchrotron upload'));
+    END IF;
+    PERFORM synchrotron.hold_audiences(wanted);
+    -- All that an upload is judged by is read after this.
+    SELECT k.seq INTO seen FROM synchrotron.counter AS k;
+    SELECT s.audiences, s.joined_floor INTO audiences, joined_floor
+        FROM synchrotron.standing_of(who, known) AS s;
+    behind := synchrotron.is_behind(who, audiences, client, asked_from);
+    writable := ARRAY(SELECT synchrotron.may_write(wanted || declared));
+    -- Where nobody has a key between its first and its last, nobody has one of them.
+    IF EXISTS (SELECT FROM synchrotron.actions AS a WHERE a.order_key COLLATE "C"
+        BETWEEN order_keys[1] AND order_keys[cardinality(order_keys)])
+    THEN
+        taken := ARRAY(
+            SELECT a.order_key FROM synchrotron.actions AS a WHERE a.order_key = ANY (order_keys)
+        );
+    END IF;
+    leases := synchrotron.leases_of_others(client, at_ms);
+    SELECT p.policies_digest = synchrotron.digest_of_policies() INTO policies_fit
+        FROM synchrotron.application AS p;
+    targets := (
+        SELECT json_agg(json_build_array(
+            t.table_name, t.key, t.audience, t.base, t.present, t.newest
+        )) FROM synchrotron.load_targets(row_keys) AS t
+    );
+    RETURN NEXT;
+END $$;
+
+-- Check what was deferred, and defer again.
+CREATE OR REPLACE FUNCTION synchrotron.check_constraints() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    SET CONSTRAINTS ALL IMMEDIATE;
+    SET CONSTRAINTS ALL DEFERRED;
+END $$;
+
+-- Everything that is stored of some row keys, in whatever audience (S9). `wanted` has a list of
+-- keys for each table.
+CREATE OR REPLACE FUNCTION synchrotron.load_targets(wanted json)
 RETURNS TABLE (table_name text, key text, audience text, base text, present text, newest text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT t.table_name, t.key, t.audience, t.base, t.present, t.newest
-    FROM unnest(tables, keys) AS wanted (table_name, key)
-    JOIN synchrotron.targets AS t USING (table_name, key);
-END;
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY
+        SELECT t.table_name, t.key, t.audience, t.base, t.present, t.newest
+        FROM json_each(wanted) AS w (table_name, keys)
+        CROSS JOIN json_array_elements_text(w.keys) AS k (key)
+        CROSS JOIN LATERAL (
+            SELECT * FROM synchrotron.targets AS t
+            WHERE t.table_name = w.table_name AND t.key = k.key
+            OFFSET 0  -- one after the other, by the index: not the other way round
+        ) AS t;
+END $$;
 
 CREATE OR REPLACE FUNCTION synchrotron.load_patches(tables text[], keys text[], places text[])
 RETURNS TABLE (
     table_name text, key text, audience text, order_key text, op text, columns text
 )
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT p.table_name, p.key, p.audience, p.order_key, p.op, p.columns
-    FROM unnest(tables, keys, places) AS wanted (table_name, key, audience)
-    JOIN synchrotron.patches AS p USING (table_name, key, audience)
-    ORDER BY p.order_key;
-END;
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    RETURN QUERY
+        SELECT p.table_name, p.key, p.audience, p.order_key, p.op, p.columns
+        FROM unnest(tables, keys, places) AS w (table_name, key, audience)
+        CROSS JOIN LATERAL (
+            SELECT * FROM synchrotron.patches AS p
+            WHERE (p.table_name, p.key, p.audience) = (w.table_name, w.key, w.audience)
+            OFFSET 0
+        ) AS p
+        ORDER BY p.order_key;
+END $$;
 
 -- Stored actions, for retries and corrections. Who may know of them is judged by the caller.
 CREATE OR REPLACE FUNCTION synchrotron.load_actions(ids text[])
@@ -51,40 +116,44 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
     FROM synchrotron.patches AS p WHERE p.order_key = ANY (order_keys);
 END;
 
-CREATE OR REPLACE FUNCTION synchrotron.taken_order_keys(wanted text[]) RETURNS SETOF text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT a.order_key FROM synchrotron.actions AS a WHERE a.order_key = ANY (wanted);
-END;
-
 -- ---- the gate (H3) -----------------------------------------------------------------------
 
 -- Whether events by other clients, which the user can see, lie beyond the cursor.
 CREATE OR REPLACE FUNCTION synchrotron.is_behind(
     who text, mine text[], client text, asked_from bigint
 ) RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    WITH fresh AS (
-        SELECT order_key FROM synchrotron.scopes
-        WHERE audience = ANY (mine) AND seq > asked_from
-        UNION
-        SELECT order_key FROM synchrotron.actions WHERE user_id = who AND seq > asked_from
-    )
-    SELECT EXISTS (
-        SELECT FROM fresh JOIN synchrotron.actions AS a USING (order_key)
-        WHERE a.seq > asked_from AND a.client_id <> client
-    ) OR EXISTS (
-        SELECT FROM fresh JOIN synchrotron.patches AS p USING (order_key)
-        WHERE p.audience = ANY (mine) AND p.seq > asked_from AND p.client_id <> client
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM (
+            SELECT s.order_key FROM synchrotron.scopes AS s
+            WHERE s.audience = ANY (mine) AND s.seq > asked_from
+            UNION ALL
+            SELECT a.order_key FROM synchrotron.actions AS a
+            WHERE a.user_id = who AND a.seq > asked_from
+        ) AS fresh
+        -- Not EXISTS of one or of the other: for that all patches might be read, into a hash.
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM synchrotron.actions AS a
+            WHERE a.order_key = fresh.order_key AND a.seq > asked_from AND a.client_id <> client
+            UNION ALL
+            SELECT 1 FROM synchrotron.patches AS p
+            WHERE p.order_key = fresh.order_key AND p.audience = ANY (mine)
+              AND p.seq > asked_from AND p.client_id <> client
+        ) AS by_others
     );
-END;
+END $$;
 
-CREATE OR REPLACE FUNCTION synchrotron.leases_of_others(client text, at_ms bigint)
-RETURNS TABLE (user_id text, audiences text[], until_ms bigint, seen text[])
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT l.user_id, l.audiences, l.until_ms, synchrotron.audiences_of(l.user_id)
-    FROM synchrotron.leases AS l WHERE l.client_id <> client AND l.until_ms > at_ms
-    ORDER BY l.client_id;
-END;
+CREATE OR REPLACE FUNCTION synchrotron.leases_of_others(client text, at_ms bigint) RETURNS json
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    RETURN (
+        SELECT json_agg(json_build_array(
+            l.user_id, l.audiences, l.until_ms, synchrotron.audiences_of(l.user_id)
+        ) ORDER BY l.client_id)
+        FROM synchrotron.leases AS l WHERE l.client_id <> client AND l.until_ms > at_ms
+    );
+END $$;
 
 -- Count an upload that was behind. After `bounces_max` in a row its client gets a lease, one at
 -- a time on any audience or user; the counter's lock makes that one.
@@ -108,10 +177,10 @@ BEGIN
     THEN
         RETURN;
     END IF;
-    INSERT INTO synchrotron.leases VALUES (client, who, mine, at_ms + lease_ms)
+    INSERT INTO synchrotron.leases VALUES (client, who, mine, at_ms + lease_ms, at_ms + lease_ms)
     ON CONFLICT (client_id) DO UPDATE
         SET user_id = excluded.user_id, audiences = excluded.audiences,
-            until_ms = excluded.until_ms;
+            until_ms = excluded.until_ms, ends_ms = excluded.ends_ms;
     UPDATE synchrotron.clients SET bounces = 0 WHERE client_id = client;
 END $$;
 
@@ -124,79 +193,155 @@ END;
 
 -- ---- numbering (H2) ----------------------------------------------------------------------
 
--- Take the counter, and hold it until the transaction ends. What is read after this is what
--- everyone committed before: nobody else can number anything until then.
-CREATE OR REPLACE FUNCTION synchrotron.take_counter()
-RETURNS TABLE (seq bigint, rights_seq bigint, floor text, at_ms bigint)
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT k.seq, k.rights_seq, k.floor, synchrotron.clock_ms()
-    FROM synchrotron.counter AS k FOR UPDATE;
-END;
-
--- Whether anything was committed in these audiences since, for what was read before the counter
--- was taken.
-CREATE OR REPLACE FUNCTION synchrotron.changed_since(wanted text[], seen bigint) RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT EXISTS (
-        SELECT FROM synchrotron.scopes WHERE audience = ANY (wanted) AND seq > seen
-    );
-END;
-
--- Store what an upload brings, numbered already. The caller holds the counter.
+-- Number and store what was judged, and tell what the answer needs (H2, H3).
+--
+-- The counter is taken, and held until the transaction ends: nobody else can number anything
+-- until then, and what is read after it is what everyone committed before. Where what was judged
+-- is stale by now, or the replica behind, nothing is stored.
+--
+-- What there is none of is NULL. Rows are numbered by `n`, from 1 in the order of history.
+-- `scopes` are the audiences in which an action is of interest; of a patch, `is_new` says that its
+-- row was not there before, and is now what the patch says.
 CREATE OR REPLACE FUNCTION synchrotron.store(
-    who text, client text, its_seq bigint, its_token text, changes_rights boolean,
-    new_actions json, new_patches json, new_scopes json, new_rows json,
+    who text, client text, asked_from bigint, known text[], seen bigint, mine text[],
+    known_floor text, at_ms bigint, touched text[], changes_rights boolean,
+    count integer, its_token text, numbers int8multirange,
+    new_actions json, new_patches json, corrections json, new_rows json,
     new_creators json, new_names json, notice text
-) RETURNS void
+)
+RETURNS TABLE (
+    before bigint, is_stale boolean, behind boolean, token text,
+    audiences text[], joined_floor text, has_news boolean, leases json
+)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    k record;
+    its_seq bigint;
 BEGIN
-    INSERT INTO synchrotron.actions (
-        order_key, id, seed, name, version, args, now, client_id, user_id, audiences, seq
-    )
-    SELECT order_key, id, seed, name, version, args, now, client, who,
-        CASE WHEN audiences IS NOT NULL
-            THEN ARRAY(SELECT json_array_elements_text(audiences)) END,
-        seq
-    FROM json_to_recordset(new_actions) AS a (
-        order_key text, id text, seed text, name text, version integer, args text,
-        now timestamptz, audiences json, seq bigint
-    );
-    INSERT INTO synchrotron.patches
-    SELECT table_name, key, audience, order_key, op, columns, seq, seq, client, who
-    FROM json_to_recordset(new_patches) AS p (
-        table_name text, key text, audience text, order_key text, op text, columns text,
-        seq bigint
-    )
-    ON CONFLICT (table_name, key, audience, order_key) DO UPDATE
-        SET op = excluded.op, columns = excluded.columns, seq = excluded.seq,
-            basis = excluded.basis, client_id = excluded.client_id, user_id = excluded.user_id;
-    INSERT INTO synchrotron.scopes
-    SELECT audience, order_key, seq
-    FROM json_to_recordset(new_scopes) AS s (audience text, order_key text, seq bigint);
-    INSERT INTO synchrotron.targets (table_name, key, audience, present, newest, seq)
-    SELECT table_name, key, audience, present, newest, its_seq
-    FROM json_to_recordset(new_rows) AS r (
-        table_name text, key text, audience text, present text, newest text
-    )
-    ON CONFLICT (table_name, key, audience) DO UPDATE
-        SET present = excluded.present, newest = excluded.newest, seq = excluded.seq;
-    INSERT INTO synchrotron.audiences AS known (audience, creator)
-    SELECT audience, creator
-    FROM json_to_recordset(new_creators) AS c (audience text, creator text)
-    ON CONFLICT (audience) DO UPDATE SET creator = excluded.creator WHERE known.creator IS NULL;
-    INSERT INTO synchrotron.renamed
-    SELECT id, seed FROM json_to_recordset(new_names) AS n (id text, seed text)
-    ON CONFLICT DO NOTHING;
-    UPDATE synchrotron.clients
-    SET accepted = accepted + coalesce((
-        SELECT range_agg(int8range(n, n + 1)) FROM (
-            SELECT split_part(id, '-', 2)::bigint AS n
-            FROM json_to_recordset(new_actions) AS a (id text)
-        ) AS accepted
-    ), '{}')
-    WHERE client_id = client;
-    INSERT INTO synchrotron.commits VALUES (its_seq, its_token);
-    UPDATE synchrotron.counter
-    SET seq = its_seq, rights_seq = CASE WHEN changes_rights THEN its_seq ELSE rights_seq END;
-    PERFORM pg_notify('synchrotron', notice);
+    SELECT * INTO k FROM synchrotron.counter FOR UPDATE;
+    before := k.seq;
+    its_seq := before + count;
+    token := its_token;
+    behind := synchrotron.is_behind(who, mine, client, asked_from);
+    is_stale := k.floor IS DISTINCT FROM known_floor
+        OR (k.rights_seq > seen AND NOT behind)
+        OR EXISTS (
+            SELECT FROM synchrotron.scopes AS s WHERE s.audience = ANY (touched) AND s.seq > seen
+        );
+    IF is_stale OR behind THEN
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    IF count = 0 THEN
+        token := synchrotron.token_of(before);
+    ELSE
+        WITH brought AS MATERIALIZED (
+            SELECT * FROM json_to_recordset(new_actions) AS a (
+                order_key text, id text, seed text, name text, version integer, args text,
+                now timestamptz, audiences text[], scopes text[], n bigint
+            )
+        ), scoped AS (
+            INSERT INTO synchrotron.scopes (audience, order_key, seq)
+            SELECT unnest(b.scopes), b.order_key, before + b.n FROM brought AS b
+        )
+        INSERT INTO synchrotron.actions (
+            order_key, id, seed, name, version, args, now, client_id, user_id, audiences, seq
+        )
+        SELECT b.order_key, b.id, b.seed, b.name, b.version, b.args, b.now, client, who,
+            b.audiences, before + b.n
+        FROM brought AS b;
+        WITH brought AS MATERIALIZED (
+            SELECT * FROM json_to_recordset(new_patches) AS p (
+                table_name text, key text, audience text, order_key text, op text, columns text,
+                n bigint, is_new boolean
+            )
+        ), made AS (
+            INSERT INTO synchrotron.targets (table_name, key, audience, present, newest, seq)
+            SELECT b.table_name, b.key, b.audience, b.columns, b.order_key, its_seq
+            FROM brought AS b WHERE b.is_new
+        )
+        INSERT INTO synchrotron.patches
+        SELECT b.table_name, b.key, b.audience, b.order_key, b.op, b.columns,
+            before + b.n, before + b.n, client, who
+        FROM brought AS b;
+        IF corrections IS NOT NULL THEN
+            WITH brought AS MATERIALIZED (
+                SELECT * FROM json_to_recordset(corrections) AS p (
+                    table_name text, key text, audience text, order_key text, op text,
+                    columns text, n bigint
+                )
+            ), scoped AS (
+                INSERT INTO synchrotron.scopes (audience, order_key, seq)
+                SELECT b.audience, b.order_key, before + b.n FROM brought AS b
+            )
+            INSERT INTO synchrotron.patches
+            SELECT b.table_name, b.key, b.audience, b.order_key, b.op, b.columns,
+                before + b.n, before + b.n, client, who
+            FROM brought AS b
+            ON CONFLICT (table_name, key, audience, order_key) DO UPDATE
+                SET op = excluded.op, columns = excluded.columns, seq = excluded.seq,
+                    basis = excluded.basis, client_id = excluded.client_id,
+                    user_id = excluded.user_id;
+        END IF;
+        IF new_rows IS NOT NULL THEN
+            INSERT INTO synchrotron.targets (table_name, key, audience, present, newest, seq)
+            SELECT r.table_name, r.key, r.audience, r.present, r.newest, its_seq
+            FROM json_to_recordset(new_rows) AS r (
+                table_name text, key text, audience text, present text, newest text
+            )
+            ON CONFLICT (table_name, key, audience) DO UPDATE
+                SET present = excluded.present, newest = excluded.newest, seq = excluded.seq;
+        END IF;
+        INSERT INTO synchrotron.audiences AS a (audience, creator)
+        SELECT c.audience, c.creator
+        FROM json_to_recordset(new_creators) AS c (audience text, creator text)
+        ON CONFLICT (audience) DO UPDATE SET creator = excluded.creator WHERE a.creator IS NULL;
+        IF new_names IS NOT NULL THEN
+            INSERT INTO synchrotron.renamed
+            SELECT n.id, n.seed FROM json_to_recordset(new_names) AS n (id text, seed text)
+            ON CONFLICT DO NOTHING;
+        END IF;
+        UPDATE synchrotron.clients AS c SET accepted = c.accepted + numbers
+        WHERE c.client_id = client AND numbers <> '{}';
+        INSERT INTO synchrotron.commits VALUES (its_seq, its_token);
+        UPDATE synchrotron.counter
+        SET seq = its_seq, rights_seq = CASE WHEN changes_rights THEN its_seq ELSE rights_seq END;
+        PERFORM pg_notify('synchrotron', notice || its_seq || '}');
+    END IF;
+    PERFORM synchrotron.decided(client);
+    -- What the user sees now may be more than before: an audience that was founded (H7a).
+    SELECT s.audiences, s.joined_floor INTO audiences, joined_floor
+        FROM synchrotron.standing_of(who, known) AS s;
+    has_news := synchrotron.has_news(who, audiences, asked_from, before);
+    leases := synchrotron.leases_of_others(client, at_ms);
+    RETURN NEXT;
 END $$;
+
+-- These find a few rows among many by an index, whatever the statistics say: those of a table
+-- that has just grown say nothing, and a plan that reads all of it would be kept. And they are
+-- planned once for a connection, not for each request. What only these call is planned as they are.
+DO $plans$
+DECLARE
+    name regprocedure;
+BEGIN
+    FOR name IN
+        SELECT oid FROM pg_catalog.pg_proc
+        WHERE pronamespace = 'synchrotron'::regnamespace AND proname IN (
+            'begin_exchange', 'look_up', 'standing_of', 'glance', 'answer_at_a_glance',
+            'enter_upload', 'load_targets', 'load_patches', 'load_actions',
+            'patches_of_actions', 'store', 'page_candidates', 'page_events', 'page_targets',
+            'page_history'
+        )
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET plan_cache_mode = force_generic_plan', name);
+        EXECUTE format('ALTER FUNCTION %s SET enable_seqscan = off', name);
+        EXECUTE format('ALTER FUNCTION %s SET enable_hashjoin = off', name);
+        EXECUTE format('ALTER FUNCTION %s SET enable_mergejoin = off', name);
+    END LOOP;
+    -- The application's own query is planned as PostgreSQL sees fit.
+    ALTER FUNCTION synchrotron.audiences_of(text) SET plan_cache_mode = auto;
+    ALTER FUNCTION synchrotron.audiences_of(text) SET enable_seqscan = on;
+    ALTER FUNCTION synchrotron.audiences_of(text) SET enable_hashjoin = on;
+    ALTER FUNCTION synchrotron.audiences_of(text) SET enable_mergejoin = on;
+END
+$plans$;

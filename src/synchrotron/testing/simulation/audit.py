@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from synchrotron.app.definition import Definition
 from synchrotron.app.schema import Schema
+from synchrotron.core.ids import ActionId
 from synchrotron.core.messages import (
     Behind,
     Download,
@@ -27,6 +28,7 @@ from synchrotron.core.messages import (
 from synchrotron.core.records import ActionRecord
 from synchrotron.testing.memory_server import Backup, MemoryServer
 from synchrotron.testing.oracle import RawTables, SerialOracle, read_tables
+from synchrotron.testing.server_state import StoredAction
 from synchrotron.testing.simulation.violation import Violation, differences
 
 
@@ -76,6 +78,9 @@ class Audit:
     @property
     def history(self) -> list[ActionRecord]:
         return self._server.history
+
+    def stored(self, id: str) -> StoredAction | None:
+        return self._server._state.actions.get(ActionId(id))
 
     def tables(self) -> RawTables:
         return read_tables(self._server._tables.connection, self._app.schema)

@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.errors import UnknownOutcome
 from synchrotron.replica.engine import Ran
+from synchrotron.store.effects import completed
 from synchrotron.testing.oracle import RawTables, columns_of, read_tables
 from synchrotron.testing.simulation.audit import Audit
 from synchrotron.testing.simulation.device import Device
@@ -66,6 +67,28 @@ class Checks:
                     f"and its user sees {sorted(store.read_state().audiences)}",
                 )
         self._check_invariants(device)
+
+    def believes(self, device: Device) -> None:
+        """What a replica takes for known of its own actions is what the server said (S3, H4)."""
+        store = device.engine.store
+        if store.schema.tables != self._audit.schema.tables:
+            return  # it completes what it is told by the columns that it knows
+        for entry in store.log.own():
+            action = self._audit.stored(entry.record.id)
+            for target, effect in entry.effects.items():
+                if effect.known is None or action is None:
+                    continue
+                held = action.patches.get(target)
+                table, known = store.schema.tables[target.table], held.known if held else None
+                if known is None or (
+                    known.seq == effect.known.seq
+                    and completed(table, known.patch) != effect.known.patch
+                ):
+                    raise Violation(
+                        "S3",
+                        f"{device.name} takes {effect.known} for known of {entry.record.id} "
+                        f"on {target.row}, and the server has {known}",
+                    )
 
     def _check_invariants(self, device: Device) -> None:
         for sql in self._invariants:

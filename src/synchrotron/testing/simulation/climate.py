@@ -23,6 +23,7 @@ TROUBLE: Mapping[str, int] = {
     "back up server": 8,
     "restore server": 8,
     "membership": 30,
+    "rights": 30,
 }
 ON_FILES: Mapping[str, int] = {
     "crash": 14,
@@ -31,7 +32,7 @@ ON_FILES: Mapping[str, int] = {
     "copy": 14,
     "restore": 14,
     "clone": 5,
-    "upgrade": 16,
+    "upgrade": 40,
 }
 """Trouble that only a file can get into."""
 
@@ -57,33 +58,32 @@ class Climate:
     """How likely a replica is to start with an older version of the application."""
     page_events: int | None = None
     max_backdate_ms: int | None = None
+    undo: float = 0.0
+    """How likely someone undoes a recent action instead of running another."""
 
 
 CALM = Climate()
 
 
-def draw_climate(dice: Dice, *, membership: bool, older: bool) -> Climate:
-    """The climate of a seed. `membership`: whether it can change from outside."""
+def draw_climate(dice: Dice, *, membership: bool, rights: bool, older: bool) -> Climate:
+    """The climate of a seed. `membership`, `rights`: whether they change from outside."""
     files = dice.chance(0.55)
     trouble = {**TROUBLE, **(ON_FILES if files else {})}
-    if not membership:
-        del trouble["membership"]
+    always = {"membership": membership, "rights": rights}
     for kind in trouble:
-        if dice.chance(0.5):
-            trouble[kind] = 0
+        if kind in always or dice.chance(0.5):
+            trouble[kind] *= always.get(kind, False)
     for first, second in (("back up server", "restore server"), ("copy", "restore")):
         trouble[second] = trouble.get(first, 0)
-    if membership:
-        trouble["membership"] = TROUBLE["membership"]
 
     def sometimes(most: float) -> float:
         return dice.random() * most if dice.chance(0.6) else 0.0
 
     return Climate(
-        weights={**ORDINARY, **trouble},
+        weights={**ORDINARY, **trouble, "decide": dice.choice((4, 40))},
         files=files,
         latency_ms=dice.choice((2, 20, 60, 300)),
-        lost=sometimes(0.2),
+        lost=sometimes(dice.choice((0.2, 0.6))),
         repeated=sometimes(0.2),
         late=sometimes(0.15),
         crash=sometimes(0.05) if files else 0.0,
@@ -91,4 +91,6 @@ def draw_climate(dice: Dice, *, membership: bool, older: bool) -> Climate:
         older=dice.choice((0.0, 0.6)) if older else 0.0,
         page_events=dice.choice((None, None, None, 3, 9)),
         max_backdate_ms=dice.choice((None, None, None, 100_000)),
+        # Drawn last, so that histories without it are as they were.
+        undo=dice.choice((0.0, 0.0, 0.0, 0.2)),
     )

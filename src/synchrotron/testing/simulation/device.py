@@ -18,7 +18,9 @@ import msgspec
 
 from synchrotron.application import App
 from synchrotron.core.ids import Entropy
+from synchrotron.core.records import ActionRecord
 from synchrotron.replica.engine import Engine
+from synchrotron.replica.outcomes import SetAside
 from synchrotron.replica.replica import Replica
 from synchrotron.store.database import MEMORY
 from synchrotron.testing.memory_server import Connection
@@ -98,6 +100,19 @@ class Device:
             "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
         ).fetchall()
         return [self.writer.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names]
+
+    def parked(self) -> list[ActionRecord]:
+        return [record for record, _ in SetAside(self.writer).parked()]
+
+    def likeness(self, record: ActionRecord) -> int:
+        """How many arguments it has in common with a later action that is on its way."""
+        mine = {repr(value) for value in record.args.values()}
+        on_their_way = (
+            entry.record.args.values()
+            for entry in self.engine.store.log.pending()
+            if entry.sent_in is not None and entry.key > record.order_key
+        )
+        return max((len(mine & set(map(repr, values))) for values in on_their_way), default=0)
 
     def holds(self) -> bytes:
         """The synced rows, the log with all that undo and corrections rest on, and the outcomes."""

@@ -155,6 +155,7 @@ class Session:
         climate, dice, tell = self._world.climate, self._dice, self._world.tell
         if dice.chance(climate.lost):
             tell(f"  the {what} is lost", f"{what} lost")
+            self._world.meanwhile(self._device, dice)  # before it is sent again
             return
         for copy in range(1 + dice.chance(climate.repeated)):
             delay_ms = dice.randint(0, climate.latency_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from synchrotron.application import App
 from synchrotron.core.messages import (
@@ -15,7 +15,7 @@ from synchrotron.core.messages import (
     SyncRequest,
     encode,
 )
-from synchrotron.errors import MachineError, UnknownOutcome
+from synchrotron.errors import MachineError, RefusedInAction, UnknownOutcome, UsageError
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.exchange import Next, Taken
 from synchrotron.store.database import MEMORY
@@ -38,6 +38,7 @@ KINDS = ("phone", "laptop", "tablet", "desktop", "watch", "spare")
 ROUNDS_MAX = 120
 """More than a lease lasts, at the longest wait between two requests."""
 MORE_DEVICES_MAX = 3
+UNDONE_OF_LATEST = 8
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Cast:
     churn: bool = False
     """Whether the given memberships change."""
     policy: Policy | None = None
+    relaxes: bool = False
+    """Whether the policy is lifted and put back in the course of the history."""
     invariants: Sequence[str] = ()
     make_server: Callable[..., MemoryServer] = MemoryServer
     """Makes the server as `MemoryServer` is made; another may be compared with it."""
@@ -95,7 +98,8 @@ class World:
             page_events=climate.page_events,
             entropy=self._entropy,
         )
-        self.server.policy = cast.policy
+        self._is_strict = True
+        self.server.policy = None if cast.policy is None else self._policy
         sets = None if self._sets is None else self.server.audiences
         self.audit = Audit(cast.app, self.server, cast.users, sets, cast.invariants)
         self.checks = Checks(self.audit, cast.invariants)
@@ -109,7 +113,7 @@ class World:
         self._steps: dict[str, Callable[[Device, Dice], None]] = {
             "act": self._act,
             "sync": self._sync,
-            "decide": self._decide,
+            "decide": self._decide_somewhere,
             "join": self._join,
             "prune": self._prune,
             "prune server": self._prune_server,
@@ -117,6 +121,7 @@ class World:
             "back up server": self._back_up_server,
             "restore server": self._restore_server,
             "membership": self._change_membership,
+            "rights": self._change_rights,
             "crash": self._crash,
             "power cut": self._cut_power,
             "interrupt": self._interrupt,
@@ -171,6 +176,8 @@ class World:
         self.story.saw(f"what {device.name} holds", device.holds())
         self.checks.knows(device)
         self.checks.holds(device)
+        if not self._was_put_back:
+            self.checks.believes(device)
 
     def befall(self, device: Device, dice: Dice) -> bool:
         if not (device.on_file and dice.chance(self.climate.crash)):
@@ -180,7 +187,7 @@ class World:
 
     def meanwhile(self, device: Device, dice: Dice) -> None:
         if dice.chance(self.climate.meanwhile):
-            dice.choice((self._act, self._prune, self._decide))(device, dice)
+            dice.choice((self._act, self._prune, self._decide, self._decide))(device, dice)
 
     # ---- the course of a history ---------------------------------------------------
 
@@ -233,6 +240,9 @@ class World:
     # ---- ordinary steps ------------------------------------------------------------
 
     def _act(self, device: Device, dice: Dice) -> None:
+        if self.climate.undo and dice.chance(self.climate.undo):
+            self._undo(device, dice)
+            return
         query = Query(device.query, device.user, self.cast.users)
         sample = draw_sample(dice, device.app, query)
         if sample is None:
@@ -257,22 +267,44 @@ class World:
         self.checks.ran(device, ran)
         self.befall(device, dice)
 
+    def _undo(self, device: Device, dice: Dice) -> None:
+        """A user undoes one of the latest actions that the replica has, whoever ran it."""
+        records = device.engine.records()[-UNDONE_OF_LATEST:]
+        if not records:
+            return
+        undone = dice.choice(records)
+        try:
+            ran = device.engine.undo(undone.id)
+        except (UsageError, RefusedInAction) as error:
+            self.tell(f"{device.name} cannot undo {undone.id[-8:]}: {type(error).__name__}")
+            return
+        self.tell(f"{device.name} undoes {undone.name} {undone.id[-8:]}", "undo")
+        device.runs[ran.record.id] = ran.record.seed
+        self.checks.ran(device, ran)
+        self.befall(device, dice)
+
     def _sync(self, device: Device, dice: Dice) -> None:
         Session(self, device, dice).begin()
 
+    def _decide_somewhere(self, device: Device, dice: Dice) -> None:
+        having = [d for d in self.devices if d.parked()]
+        self._decide(dice.choice(having) if having else device, dice)
+
     def _decide(self, device: Device, dice: Dice) -> None:
-        """A user retries or discards what is parked."""
-        parked = [o for o in device.engine.outcomes() if o.state == "parked"]
+        """A user retries or discards what is parked, mostly what they are working on."""
+        parked = device.parked()
         if not parked:
             return
-        outcome = dice.choice(parked)
-        if dice.chance(0.6):
-            device.engine.retry(outcome.id)
-            self.tell(f"{device.name} retries {outcome.id[-8:]}")
+        record = dice.choice(parked)
+        if dice.chance(0.8):
+            record = max(parked, key=device.likeness)
+        if dice.chance(0.75):
+            device.engine.retry(record.id)
+            self.tell(f"{device.name} retries {record.id[-8:]}")
             self.checks.knows(device)
         else:
-            device.engine.discard(outcome.id)
-            self.tell(f"{device.name} discards {outcome.id[-8:]}")
+            device.engine.discard(record.id)
+            self.tell(f"{device.name} discards {record.id[-8:]}")
 
     # ---- trouble for all -----------------------------------------------------------
 
@@ -325,6 +357,24 @@ class World:
         self.audit.is_serial = False
         joins = "joins" if audience in sets[user] else "leaves"
         self.tell(f"{user} {joins} {audience}", "membership")
+
+    def _policy(self, user: str, op: str, table: str, row: Mapping[str, Any]) -> bool:
+        policy = self.cast.policy
+        return not self._is_strict or policy is None or policy(user, op, table, row)
+
+    def _change_rights(self, _: Device, dice: Dice) -> None:
+        self._is_strict = not self._is_strict
+        self.tell(f"the policy is {'put back' if self._is_strict else 'lifted'}", "rights")
+        if not self._is_strict:
+            for device in [d for d in self.devices if d.parked()]:
+                self._try_again(device, dice)
+
+    def _try_again(self, device: Device, dice: Dice) -> None:
+        """A user goes on, and decides of what was parked while that is on its way."""
+        for _ in range(3):
+            self._act(device, dice)
+        self._sync(device, dice)
+        self._decide(device, dice)
 
     # ---- trouble for one file ------------------------------------------------------
 

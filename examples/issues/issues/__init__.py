@@ -1,0 +1,1 @@
+"""An issue tracker with a large, generated data set: projects, issues, labels, comments, drafts."""

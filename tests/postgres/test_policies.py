@@ -1,0 +1,139 @@
+"""What a policy reads counts as it was before each action, however it reads it (H6)."""
+
+import pytest
+from tests.postgres.bridge import Served
+from tests.postgres.cluster import drop_database, execute, new_database
+from tests.postgres.conftest import Serve
+from tests.postgres.twin import described
+from tests.testing.by_hand import APP, P1, Clock, File, create_project, insert
+
+from synchrotron.core.messages import Denied, RowPatch, SentAction
+from synchrotron.server.install import install
+
+OPEN = "EXISTS (SELECT FROM public.project WHERE id = {} AND name <> 'closed')"
+POLICY = "CREATE POLICY open ON item FOR INSERT WITH CHECK ({})"
+CALLED = POLICY.format("is_open(project_id)")
+HEAD = "CREATE FUNCTION is_open(p text) RETURNS boolean STABLE"
+READING = {
+    "a subquery": POLICY.format(OPEN.format("project_id")),
+    "a function with its statements": (
+        f"{HEAD} LANGUAGE sql BEGIN ATOMIC SELECT {OPEN.format('p')}; END; {CALLED}"
+    ),
+    "a function with its text": f"{HEAD} LANGUAGE sql AS $$ SELECT {OPEN.format('p')} $$; {CALLED}",
+    "a security definer": (
+        f"{HEAD} LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS "
+        f"$$ BEGIN RETURN {OPEN.format('p')}; END $$; {CALLED}"
+    ),
+    "a function that calls one": (
+        f"{HEAD.replace('is_open', 'asked')} LANGUAGE plpgsql AS "
+        f"$$ BEGIN RETURN {OPEN.format('p')}; END $$;"
+        f"{HEAD} LANGUAGE sql RETURN asked(p); {CALLED}"
+    ),
+    "an operator": (
+        f"{HEAD} LANGUAGE sql AS $$ SELECT {OPEN.format('p')} $$;"
+        "CREATE OPERATOR public.?? (FUNCTION = is_open, RIGHTARG = text);"
+        + POLICY.format("OPERATOR(public.??) project_id")
+    ),
+    "a view": (
+        "CREATE VIEW open_projects WITH (security_invoker) AS "
+        "SELECT id FROM project WHERE name <> 'closed';"
+        "GRANT SELECT ON open_projects TO PUBLIC;"
+        + POLICY.format("EXISTS (SELECT FROM open_projects AS o WHERE o.id = project_id)")
+    ),
+}
+
+
+def renamed(file: File, ms: int, name: str) -> SentAction:
+    return file.action(ms, RowPatch("project", ["p1"], P1, "update", {"name": name}))
+
+
+@pytest.mark.spec("H6")
+@pytest.mark.parametrize("how", READING)
+def test_an_action_is_judged_after_the_one_before_it_whatever_a_policy_reads(
+    serve: Serve, how: str
+) -> None:
+    """In one upload: who closes a project may write in it no more, who opens it may."""
+    server = serve(described(APP, given=False, policies=READING[how]), clock=Clock())
+    file = File(server, "alice", "a")  # type: ignore[arg-type]
+    file.ok(create_project(file, 1, "p1", "alice"))
+    file.ok(file.action(2, insert("x")))
+    late = file.action(4, insert("y"))
+    answer = file.send(renamed(file, 3, "closed"), late)
+    assert isinstance(answer, Denied), answer
+    assert (answer.action_id, answer.table, answer.key) == (late.record.id, "item", ["y"])
+    file.ok(renamed(file, 5, "closed"))
+    file.ok(renamed(file, 6, "open"), file.action(7, insert("z")))
+
+
+@pytest.mark.spec("H6")
+def test_what_an_operators_new_policy_reads_counts_from_the_next_upload(serve: Serve) -> None:
+    server = serve(described(APP, given=False), clock=Clock())
+    file = File(server, "alice", "a")  # type: ignore[arg-type]
+    file.ok(create_project(file, 1, "p1", "alice"))
+    policy = READING["a subquery"].replace("ON item", "ON item AS RESTRICTIVE")
+    execute(server.database, policy)
+    for ms in (2, 4):
+        late = file.action(ms + 1, insert(f"y{ms}"))
+        answer = file.send(renamed(file, ms, "closed"), late)
+        assert isinstance(answer, Denied), answer
+        assert answer.action_id == late.record.id
+    file.ok(file.action(6, insert("z")))
+
+
+@pytest.mark.parametrize(
+    ("policies", "want"),
+    [
+        (None, []),
+        ("CREATE POLICY small ON item FOR INSERT WITH CHECK (n < 10)", []),
+        (READING["a subquery"], ["project"]),
+        (READING["a function with its statements"], ["project"]),
+        (READING["a security definer"], ["item", "note", "project", "project_member"]),
+    ],
+)
+def test_only_what_policies_may_read_cuts_uploads_into_sets(
+    serve: Serve, policies: str | None, want: list[str]
+) -> None:
+    """A set is judged at once: to end one at every action would be right, and slow."""
+    server = serve(described(APP, given=False, policies=policies))
+    tables = "SELECT name FROM synchrotron.rights_tables() WHERE for_policies = %s ORDER BY name"
+    assert [name for (name,) in execute(server.database, tables, True)] == want
+    assert execute(server.database, tables, False) == [("project_member",)]
+
+
+@pytest.mark.spec("H6")
+def test_a_policy_that_reads_its_own_table_is_judged_after_each_action(serve: Serve) -> None:
+    policy = """
+        CREATE POLICY few ON item FOR INSERT
+            WITH CHECK ((SELECT count(*) FROM item AS i WHERE i.project_id = item.project_id) < 2)
+    """
+    server = serve(described(APP, given=False, policies=policy), clock=Clock())
+    file = File(server, "alice", "a")  # type: ignore[arg-type]
+    file.ok(create_project(file, 1, "p1", "alice"))
+    late = file.action(4, insert("z"))
+    answer = file.send(file.action(2, insert("x")), file.action(3, insert("y")), late)
+    assert isinstance(answer, Denied), answer
+    assert answer.action_id == late.record.id
+
+
+@pytest.mark.spec("H6", "H7")
+def test_memberships_that_a_function_reads_count_before_each_action() -> None:
+    """The query of `audiences` may call a function as well."""
+    database = new_database()
+    execute(
+        database,
+        "CREATE FUNCTION members_of() RETURNS TABLE (user_id text, audience_key text)"
+        " LANGUAGE plpgsql STABLE AS $$ BEGIN"
+        " RETURN QUERY SELECT m.user_id, m.audience_key FROM public.project_member AS m; END $$",
+    )
+    query = "SELECT user_id, audience_key FROM members_of()"
+    install(described(APP, given=False)._replace(audiences=query), database)
+    server = Served(database, clock=Clock())
+    file = File(server, "alice", "a")  # type: ignore[arg-type]
+    file.ok(create_project(file, 1, "p1", "alice", "bob"))
+    left = file.action(2, RowPatch("project_member", ["p1-alice"], P1, "delete"))
+    late = file.action(3, insert("x"))
+    answer = file.send(left, late)
+    server.close()
+    drop_database(database)
+    assert isinstance(answer, Denied), answer
+    assert answer.action_id == late.record.id
