@@ -150,7 +150,7 @@ MUTANTS = (
         "        if not statement.rests_on <= self.rested_on:\n"
         "            self.rested_on |= statement.rests_on\n",
         "",
-        seed=1,
+        seed=4,
     ),
     Mutant(
         "S12: a predicate rests on the rows that it found, not on the table",
@@ -166,7 +166,7 @@ MUTANTS = (
         "replica/revision.py",
         "        while self._met_what_lies_ahead(did):",
         "        while False:",
-        seed=1,
+        seed=0,
     ),
     Mutant(
         "S12: who wrote a row that was taken back stays",
