@@ -81,11 +81,11 @@ def guestbook(runs: list[str]) -> App:
         ctx.execute("INSERT OR IGNORE INTO entry (id, n) VALUES (?, 9)", (id,))
 
     @action
-    def touch(ctx: Context, *, id: str, page: str) -> None:
-        """It changes a row and changes it back: no patch, but it was looked at."""
+    def touch(ctx: Context, *, id: str, to: str, page: str) -> None:
+        """It makes a row and takes it away: no patch, but the row must not have been there."""
         runs.append(f"touch {id}")
-        ctx.execute("INSERT OR REPLACE INTO entry (id, n) VALUES (?, 0)", (id,))
-        ctx.execute("DELETE FROM entry WHERE id = ?", (id,))
+        ctx.execute("INSERT INTO reply (id, n, entry_id) VALUES (?, 0, ?)", (id, to))
+        ctx.execute("DELETE FROM reply WHERE id = ?", (id,))
         ctx.execute("INSERT INTO page (id, text) VALUES (?, 'touched')", (page,))
 
     _add_samples(app)
@@ -109,7 +109,7 @@ def _add_samples(app: App) -> None:
 
     def for_reply(rng, query):
         args = of_entry(rng, query)
-        return args and {"id": f"reply {rng.randrange(10_000)}", "to": args["id"]}
+        return args and {"id": f"reply {rng.randrange(30)}", "to": args["id"]}
 
     def taken_or_free(rng, query):
         return {"id": f"id {rng.randrange(40 if rng.chance(0.3) else 10_000)}"}
@@ -125,7 +125,9 @@ def _add_samples(app: App) -> None:
         "count": new("page"),
         "sign_if_free": lambda rng, query: taken_or_free(rng, query) | new("page")(rng, query),
         "sign_unless_there": taken_or_free,
-        "touch": lambda rng, query: taken_or_free(rng, query) | new("page")(rng, query),
+        "touch": lambda rng, query: (
+            (args := for_reply(rng, query)) and args | new("page")(rng, query)
+        ),
     }
     for (name, _), action in app.actions.items():
         action.sample(samples[name])

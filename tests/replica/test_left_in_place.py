@@ -307,7 +307,6 @@ def test_a_unique_value_that_is_taken_by_what_comes_after_is_free_before(both) -
     [
         ("sign_if_free", {"id": "x", "page": "p"}),
         ("sign_unless_there", {"id": "x"}),
-        ("touch", {"id": "x", "page": "p"}),
     ],
 )
 def test_who_met_a_row_and_changed_none_runs_again_where_that_row_goes(
@@ -321,6 +320,35 @@ def test_who_met_a_row_and_changed_none_runs_again_where_that_row_goes(
         return pair.meet()
 
     assert any(name.endswith(" x") and "strike" not in name for name in both(history)[0])
+
+
+@pytest.mark.spec("S12", "A8")
+def test_who_made_a_row_and_took_it_away_runs_again_where_it_was_there_before(both) -> None:
+    def history(pair: Pair) -> list[str]:
+        pair.run(pair.bob, "sign", id="entry")
+        pair.agree()
+        pair.run(pair.alice, "reply", id="x", to="entry")
+        pair.run(pair.bob, "touch", id="x", to="entry", page="p")
+        return pair.meet()
+
+    ran, rows = both(history)
+    assert ran == ["reply x", "touch x"]
+    assert rows["page"] == [], "and it was rejected"
+
+
+@pytest.mark.spec("S12")
+def test_a_row_goes_back_to_the_image_before_the_earliest_that_changed_it(both) -> None:
+    def history(pair: Pair) -> list[str]:
+        pair.run(pair.bob, "sign", id="x")
+        pair.agree()
+        pair.run(pair.alice, "add", id="x", by=10)
+        pair.run(pair.bob, "add", id="x", by=100)
+        pair.run(pair.bob, "add", id="x", by=1000)
+        return pair.meet()
+
+    ran, rows = both(history)
+    assert ran == ["add x"] * 3
+    assert rows["entry"] == [("x", 1111)]
 
 
 @pytest.mark.spec("S12", "A9")

@@ -110,7 +110,7 @@ class Ahead:
         if found:
             found |= self._with_these(found)
             # A UNIQUE value that one of them had may be another row's by now.
-            found |= self._of_tables(self._unique.intersection(row.table for row in found))
+            found |= self._of_tables(self._unique & {row.table for row in found})
             self._take_back(found)
 
     def _of_tables(self, tables: Tables) -> set[RowKey]:
