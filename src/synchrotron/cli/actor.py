@@ -224,7 +224,8 @@ def act(file: str, server: str, token: str) -> None:
     # The story's clocks stand still, and the server's does so at its end: that is no news.
     logging.getLogger("synchrotron").setLevel(logging.ERROR)
     clock = Clock()
-    with market.app.open(file, server=server, token=token, clock=clock) as replica:
+    # All of it is told: the story is of rolling back, not of how little of that is needed.
+    with market.app.open(file, server=server, token=token, clock=clock, replay_all=True) as replica:
         actor = Actor(replica, clock)
         for line in sys.stdin.buffer:
             call = msgspec.json.decode(line, type=Call)

@@ -108,6 +108,7 @@ class MemoryStage(Stage):
                     transport=server.connect(user),
                     clock=clock,
                     entropy=entropy,
+                    replay_all=True,
                 )
             )
             for name, user in OWNERS.items()

@@ -86,8 +86,8 @@ class Simulation:
     copies, clocks jump, history is pruned, code is old, the server is put back. `steps` counts
     all of this; about two of three are actions. `invariants` are queries that must give no row,
     on any replica and on the server. `audiences` gives memberships, as for `MemoryServer`.
-    `undo` False leaves out that users undo actions: an undo goes row by row, and keeps no
-    invariant over several.
+    With `undo` users undo actions too: for applications that offer it, and invariants that bear
+    it, since an undo goes row by row.
     Raises `ActionDefinitionError` for actions without a sample.
     """
 
@@ -105,7 +105,7 @@ class Simulation:
         users: Sequence[str] | None = None,
         audiences: Mapping[str, Set[str]] | None = None,
         climate: Climate | None = None,
-        undo: bool = True,
+        undo: bool = False,
     ) -> None:
         require_samples(app)
         if replicas < 1 or steps < 0:

@@ -32,7 +32,14 @@ class Trial(Simulation):
         self.regime = Dice(seed, "regime").choice(REGIMES)
         members = self.regime == "members"
         app = _warehouse(self.regime != "open", members, frozenset())
-        super().__init__(app, seed=seed, replicas=replicas, steps=steps, invariants=INVARIANTS[:1])
+        super().__init__(
+            app,
+            seed=seed,
+            replicas=replicas,
+            steps=steps,
+            invariants=INVARIANTS[:1],
+            undo=True,
+        )
 
     def cast(self, dice: Dice) -> Cast:
         users = USERS[: dice.choice((2, 3))]
