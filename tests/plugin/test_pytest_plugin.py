@@ -27,13 +27,13 @@ def make():
 
 app, create, stamp = make()
 """
-INI = "[pytest]\npythonpath = .\nfilterwarnings = error\nsynchrotron_app = todo:app\n"
+INI = "[pytest]\npythonpath = .\nfilterwarnings = error\nsynchrotron_app = tasks:app\n"
 
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.delenv("SYNCHROTRON_STRICT", raising=False)
-    pytester.makepyfile(todo=TODO)
+    pytester.makepyfile(tasks=TODO)
     pytester.makeini(INI)
     return pytester
 
@@ -51,7 +51,7 @@ def test_the_fixtures_serve_the_application_of_the_ini_option(project: pytest.Py
         project,
         """
         import pytest
-        from todo import app, create
+        from tasks import app, create
         from synchrotron import Replica
         from synchrotron.errors import Closed
         from synchrotron.testing import MemoryServer
@@ -89,7 +89,7 @@ def test_strict_mode_is_on(project: pytest.Pytester) -> None:
     result = run(
         project,
         """
-        from todo import app, stamp
+        from tasks import app, stamp
 
         def test_in_the_fixture(replica):
             replica.run(stamp)
@@ -100,7 +100,7 @@ def test_strict_mode_is_on(project: pytest.Pytester) -> None:
         """,
         failed=2,
     )
-    result.stdout.fnmatch_lines(["*ImpureAction: *reads this machine's clock*todo.py:17*ctx.now"])
+    result.stdout.fnmatch_lines(["*ImpureAction: *reads this machine's clock*tasks.py:17*ctx.now"])
 
 
 @pytest.mark.parametrize("how", ["ini", "environment"])
@@ -111,7 +111,7 @@ def test_strict_mode_can_be_left_off(
         project.makeini(f"{INI}synchrotron_strict = false\n")
     else:
         monkeypatch.setenv("SYNCHROTRON_STRICT", "0")
-    tests = "from todo import stamp\ndef test(replica):\n    replica.run(stamp)\n"
+    tests = "from tasks import stamp\ndef test(replica):\n    replica.run(stamp)\n"
     run(project, tests, passed=1)
 
 
@@ -119,11 +119,11 @@ def test_the_application_can_come_from_a_fixture(project: pytest.Pytester) -> No
     project.makeini("[pytest]\npythonpath = .\n")
     project.makeconftest(
         """
-        import pytest, todo
+        import pytest, tasks
 
         @pytest.fixture
         def made():
-            return todo.make()
+            return tasks.make()
 
         @pytest.fixture
         def synchrotron_app(made):
@@ -149,9 +149,9 @@ def test_the_application_can_come_from_a_fixture(project: pytest.Pytester) -> No
     ("name", "message"),
     [
         ("", "*which application? Write synchrotron_app = *"),
-        ("todoo:app", "*synchrotron_app = 'todoo:app' cannot be found: No module named 'todoo'*"),
-        ("todo:ap", "*synchrotron_app = 'todo:ap' cannot be found: *"),
-        ("todo:create", "*synchrotron_app = 'todo:create' is of type Action, and no App*"),
+        ("taskss:app", "*synchrotron_app = 'taskss:app' cannot be found: No module named 'taskss'*"),
+        ("tasks:ap", "*synchrotron_app = 'tasks:ap' cannot be found: *"),
+        ("tasks:create", "*synchrotron_app = 'tasks:create' is of type Action, and no App*"),
     ],
 )
 def test_an_application_that_is_not_there_is_told_with_the_remedy(

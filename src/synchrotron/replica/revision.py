@@ -422,7 +422,7 @@ class Revision:
         self._execute("SAVEPOINT synchrotron_replay")
         entry.rests_on = None
         if action is None or any(effect.foreign for effect in entry.effects.values()):
-            return Attempt({}, may_correct=False)
+            return Attempt({}, may_correct=False, error=_standing_error(entry))
         did, error = self._run(action, record)
         while self._met_what_lies_ahead(did):
             self._execute("ROLLBACK TO synchrotron_replay")
@@ -436,7 +436,7 @@ class Revision:
         if isinstance(error, PointsNowhere) and not entry.pending:
             before = [self._entry(turn) for turn in earlier]
             if not any(self._known_missing(m, before, start) for m in error.missing):
-                return Attempt({}, may_correct=False)
+                return Attempt({}, may_correct=False, error=_standing_error(entry))
         kind = ForeignKeyError if isinstance(error, PointsNowhere) else type(error)
         return Attempt({}, error=f"{kind.__name__}: {error}")
 
@@ -623,6 +623,16 @@ class Revision:
 
 def _key(turn: Place | Entry) -> OrderKey:
     return turn.key
+
+
+def _standing_error(entry: Entry) -> str | None:
+    """Why an action that cannot be judged here raised when it could be, if that still stands.
+
+    It does as long as nobody knows of anything that it did (R2).
+    """
+    effects = entry.effects.values()
+    does = any(effect.known is not None and effect.known.patch is not None for effect in effects)
+    return None if does else entry.error
 
 
 def _tells(outcome: Outcome | None) -> tuple[str | None, ...]:
