@@ -149,7 +149,10 @@ def test_the_application_can_come_from_a_fixture(project: pytest.Pytester) -> No
     ("name", "message"),
     [
         ("", "*which application? Write synchrotron_app = *"),
-        ("taskss:app", "*synchrotron_app = 'taskss:app' cannot be found: No module named 'taskss'*"),
+        (
+            "taskss:app",
+            "*synchrotron_app = 'taskss:app' cannot be found: No module named 'taskss'*",
+        ),
         ("tasks:ap", "*synchrotron_app = 'tasks:ap' cannot be found: *"),
         ("tasks:create", "*synchrotron_app = 'tasks:create' is of type Action, and no App*"),
     ],

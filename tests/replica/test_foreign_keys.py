@@ -127,3 +127,25 @@ def test_joining_later_shows_the_parent_under_the_rows_that_were_there(project_w
     world.settle(b, a)
     assert rows(a, "todo") == rows(b, "todo") == world.server.rows("todo")
     assert len(rows(a, "todo")) == 2
+
+
+@pytest.mark.spec("A9", "R2")
+def test_what_was_rejected_stays_so_where_the_missing_parent_cannot_be_told_from_a_hidden_one(
+    world, rows
+):
+    a, b, c = world.synced("alice"), world.synced("bob"), world.synced("carol")
+    a.run(put_on_sale, id="pen", stock=1)
+    world.settle(a, b, c)
+    sale = b.run(sell, id="pen")
+    a.run(take_off_sale, id="pen")
+    a.sync()
+    world.server.prune(keep=0)
+    c.sync()
+    c.run(create_counter, id="early")
+    b.sync()  # it starts anew from a snapshot, which has no pen
+    assert sale.outcome.state == "rejected"
+
+    world.settle(c, b)  # what Carol did comes before, and the sale is run again
+
+    assert sale.outcome.state == "rejected"
+    assert rows(b, "sale") == world.server.rows("sale") == []
