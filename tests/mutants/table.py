@@ -125,7 +125,8 @@ MUTANTS = (
     Mutant(
         "S10: a replica corrects an action whose code it lacks",
         "replica/revision.py",
-        "            return Attempt({}, may_correct=False)\n        did, error",
+        "            return Attempt({}, may_correct=False, error=_standing_error(entry))\n"
+        "        did, error",
         "            return Attempt({})\n        did, error",
         seed=26,
     ),
