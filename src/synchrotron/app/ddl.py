@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeAlias
 
 from synchrotron.errors import SchemaError
@@ -69,8 +69,13 @@ class Token(NamedTuple):
     """How many parentheses are open around it. They themselves lie outside."""
 
 
-def tokens_of(sql: str) -> Iterator[Token]:
+@lru_cache(1024)  # each connection asks of the same statements
+def tokens_of(sql: str) -> tuple[Token, ...]:
     """Raises `SchemaError` for a quote without an end."""
+    return tuple(_tokens(sql))
+
+
+def _tokens(sql: str) -> Iterator[Token]:
     depth = 0
     for match in _TOKEN.finditer(sql):
         kind, text = match.lastgroup or "", match.group()
