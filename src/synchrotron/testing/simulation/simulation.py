@@ -182,8 +182,9 @@ class Simulation:
     def _play_once(self, steps: Sequence[Step], *, replay_all: bool) -> Result:
         cast, climate = self._drawn
         with tempfile.TemporaryDirectory(prefix="synchrotron-", ignore_cleanup_errors=True) as name:
-            world = World(cast, climate, self.seed, Path(name))
-            world.replay_all, world.is_compared = replay_all, self.plays_both_ways
+            world = World(
+                cast, climate, self.seed, Path(name), replay_all, is_compared=self.plays_both_ways
+            )
             failure = _failure_of(world, steps)
             world.close()
         totals = Counter(

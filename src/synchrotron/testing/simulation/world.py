@@ -79,9 +79,9 @@ class World:
     seed: object
     folder: Path
     replay_all: bool = False
-    is_compared: bool = False
-    """Whether what replicas hold is part of the digest: the history is played both ways."""
     """Whether replicas leave nothing in place when history changes (S12)."""
+    is_compared: bool = False
+    """Whether it is played both ways: then what replicas hold is part of the digest."""
     story: Story = field(default_factory=Story)
     report: SyncReport = field(default_factory=SyncReport)
     actions: dict[str, Tally] = field(default_factory=dict)
