@@ -8,12 +8,14 @@ by pytest, as a reader would, in a process of their own.
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import re
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +29,8 @@ TUTORIAL = DOCS / "tutorial.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 PROGRAM = "page"
 QUICKSTART_LINES_MAX = 25
+PAUSE_S = 0.002
+"""Nobody types two lines within a millisecond, which clocks could not tell apart."""
 SESSION_OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n"
@@ -70,7 +74,7 @@ def run_page(page: str, name: str, folder: Path) -> None:
         if block.language == "pycon":
             run_session(block.text, names, where)
         elif block.language == "python" and block.title is None:
-            exec(compile(block.text, where, "exec"), names)
+            run_lines(block.text, names, where)
         elif block.language == "python" and not is_test(block.title):
             importlib.import_module(Path(str(block.title)).stem)
     if tests := [file for file in written if is_test(file)]:
@@ -87,10 +91,21 @@ def is_test(file: str | None) -> bool:
     return Path(file or "").name.startswith(("test_", "conftest"))
 
 
+def run_lines(text: str, names: dict[str, Any], where: str) -> None:
+    for statement in ast.parse(text, where).body:
+        time.sleep(PAUSE_S)
+        exec(compile(ast.Module([statement], []), where, "exec"), names)
+
+
+class Session(doctest.DocTestRunner):
+    def report_start(self, *args: Any) -> None:
+        time.sleep(PAUSE_S)
+
+
 def run_session(text: str, names: dict[str, Any], where: str) -> None:
     session = doctest.DocTestParser().get_doctest(text, names, where, where, 0)
     told: list[str] = []
-    runner = doctest.DocTestRunner(optionflags=SESSION_OPTIONS, verbose=False)
+    runner = Session(optionflags=SESSION_OPTIONS, verbose=False)
     runner.run(session, out=told.append, clear_globs=False)
     names.update(session.globs)
     assert not told, "".join(told)
