@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from synchrotron.testing.pytest_plugin import clock_of_a_test
+
 TODO = """
 import time
 from synchrotron import App, Context
@@ -163,3 +165,20 @@ def test_an_application_that_is_not_there_is_told_with_the_remedy(
     project.makeini(f"[pytest]\npythonpath = .\nsynchrotron_app = {name}\n")
     result = run(project, "def test(replica): ...", errors=1)
     result.stdout.fnmatch_lines([message])
+
+
+def test_what_a_test_runs_later_is_later() -> None:
+    clock = clock_of_a_test()
+    times = [clock() for _ in range(1_000)]
+    assert times == sorted(set(times))
+
+
+def test_the_replicas_of_a_test_share_a_clock(project: pytest.Pytester) -> None:
+    run(
+        project,
+        """
+        def test(replica, open_replica):
+            assert replica._engine._clock is open_replica("bob")._engine._clock
+        """,
+        passed=1,
+    )

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import os
 import pkgutil
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
@@ -56,6 +58,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _forget() -> None:
     os.environ.pop(VARIABLE, None)
+
+
+def clock_of_a_test() -> Callable[[], int]:
+    """This machine's time in milliseconds, but never the same twice.
+
+    So what a test runs later is later, also on another replica: two runs within a millisecond
+    would be ordered by the ids of their replicas, which differ from test to test.
+    """
+    lock, last = threading.Lock(), 0
+
+    def now_ms() -> int:
+        nonlocal last
+        with lock:
+            last = max(last + 1, time.time_ns() // 1_000_000)
+            return last
+
+    return now_ms
 
 
 @pytest.fixture
@@ -94,10 +113,16 @@ def memory_server(synchrotron_app: App) -> MemoryServer:
 def open_replica(
     synchrotron_app: App, synchrotron_user: str, memory_server: MemoryServer
 ) -> Iterator[OpenReplica]:
-    """Opens more replicas of `memory_server`: `open_replica("bob")`."""
+    """Opens more replicas of `memory_server`: `open_replica("bob")`.
+
+    They share a clock, so that what a test runs later comes later in order.
+    """
     opened: list[Replica] = []
 
+    clock = clock_of_a_test()
+
     def open(user: str = synchrotron_user, path: Any = ":memory:", **options: Any) -> Replica:
+        options.setdefault("clock", clock)
         options.setdefault("transport", memory_server.connect(user))
         opened.append(synchrotron_app.open(path, **options))
         return opened[-1]
