@@ -57,6 +57,8 @@ class Device:
     """The runs that this file is to know: their ids when they ran, and their seeds."""
     answered: int = 0
     """The number of the latest request whose answer this process has."""
+    audiences: frozenset[str] = frozenset()
+    """Those that it saw last."""
     copies: list[Copy] = field(default_factory=list)
     replica: Replica = field(init=False)
     engine: Engine = field(init=False)
@@ -100,6 +102,11 @@ class Device:
             "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
         ).fetchall()
         return [self.writer.execute(f"SELECT * FROM {name}").fetchall() for (name,) in names]
+
+    def leaves(self) -> bool:
+        """Whether its user is not any more in an audience that it saw before."""
+        before, self.audiences = self.audiences, self.engine.state().audiences
+        return not before <= self.audiences
 
     def parked(self) -> list[ActionRecord]:
         return [record for record, _ in SetAside(self.writer).parked()]

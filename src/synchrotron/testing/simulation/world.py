@@ -166,8 +166,10 @@ class World:
 
     def taken(self, device: Device, taken: Taken, *, new_epoch: bool = False) -> None:
         self.report.add(taken.report)
-        if self._was_put_back and taken.report.rebased and not new_epoch:
-            # Below what was pruned, a replica cannot tell that history is another.
+        left = device.leaves()
+        if self._was_put_back and (left or (taken.report.rebased and not new_epoch)):
+            # Below what was pruned, a replica cannot tell that history is another; and what it
+            # did in an audience that it left meanwhile, it cannot bring back (H11).
             self._forgive_all_but_log(device)
         if taken.report.replayed:
             text = f"  {device.name} rolls back and replays {taken.report.replayed} actions"
