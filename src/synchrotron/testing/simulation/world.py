@@ -135,8 +135,8 @@ class World:
 
     # ---- what sessions and devices need --------------------------------------------
 
-    def tell(self, text: str, fault: str | None = None) -> None:
-        self.story.tell(self.network.now_ms, text, fault)
+    def tell(self, text: str, fault: str | None = None, *, aside: bool = False) -> None:
+        self.story.tell(self.network.now_ms, text, fault, aside=aside)
 
     def throw(self, dice: Dice) -> None:
         self._dice = dice
@@ -427,7 +427,8 @@ class World:
             taken = engine.take(request, answer)
         except MachineError:
             device.writer.set_progress_handler(None)
-            self.tell(f"{device.name} fails while it takes an answer in", "interrupted")
+            # When it happens is counted in SQLite's own steps, of which some ways take more.
+            self.tell(f"{device.name} fails while it takes an answer in", "interrupted", aside=True)
             if device.content() != before:
                 raise Violation("S1", f"{device.name} took a part of an answer in") from None
             taken = engine.take(request, answer)
