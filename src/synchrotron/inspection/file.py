@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 
 import apsw
 
@@ -19,6 +18,7 @@ from synchrotron.app.schema import Schema, read_schema
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import DamagedFile, NotAReplica, WrongKey
 from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
+from synchrotron.store.closing import Closing
 from synchrotron.store.database import BUSY_TIMEOUT_MS, identify, machine_errors
 from synchrotron.store.encryption import Key, unlock
 from synchrotron.store.guard import guarded_tables
@@ -26,7 +26,7 @@ from synchrotron.store.log import Log
 from synchrotron.store.state import State, read_state
 
 
-class ReplicaFile:
+class ReplicaFile(Closing):
     """One file. Close it when done: what is open keeps the write-ahead log from shrinking."""
 
     def __init__(self, path: str | os.PathLike[str], key: Key | None = None) -> None:
@@ -106,17 +106,6 @@ class ReplicaFile:
 
     def close(self) -> None:
         self.connection.close()
-
-    def __enter__(self) -> ReplicaFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _connect(path: Path) -> apsw.Connection:

@@ -15,18 +15,18 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from synchrotron.errors import Closed
 from synchrotron.replica.events import Listeners
+from synchrotron.store.closing import Closing
 
 T = TypeVar("T")
 LOOK_S = 0.05
 """How often who waits looks for commits by other processes."""
 
 
-class Live(Generic[T]):
+class Live(Closing, Generic[T]):
     """The rows of one query, whenever they may have changed. Made by `replica.live`.
 
     Each step gives the rows as of the last commit: the first at once, the next ones when a
@@ -168,17 +168,6 @@ class Live(Generic[T]):
             self._look_around()
 
     # ---- its end --------------------------------------------------------------------
-
-    def __enter__(self) -> Live[T]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _waker(loop: Any, news: Any) -> Callable[[], None]:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import apsw
@@ -28,6 +27,7 @@ from synchrotron.replica.live import LOOK_S, Live, LiveQueries
 from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.syncing import Syncing
 from synchrotron.replica.transport import Transport
+from synchrotron.store.closing import Closing
 from synchrotron.store.database import machine_errors
 from synchrotron.store.encryption import Key
 from synchrotron.store.store import Store
@@ -73,7 +73,7 @@ class Run(Generic[R]):
         return f"Run(id={self.id!r}, result={self.result!r})"
 
 
-class Replica:
+class Replica(Closing):
     """A local database that takes part. Made by `app.open`; usable from any thread."""
 
     def __init__(
@@ -382,17 +382,6 @@ class Replica:
     def _check_open(self) -> None:
         if self._closed:
             raise Closed(f"the replica {self._database.path} is closed")
-
-    def __enter__(self) -> Replica:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Replica of {self._definition.name!r} in {self._database.path}>"
