@@ -86,8 +86,9 @@ ANSWERS: list[tuple[str, m.SyncAnswer]] = [
     ("install", m.Install(now_ms=5, schema=3)),
     ("limit", m.Limit(now_ms=5, name="actions")),
 ]
+HEAD = m.SnapshotHead(5, KEY, None, Seq(9), TOKEN, [ALL], [ID])
 CHUNKS: list[tuple[str, m.SnapshotChunk]] = [
-    ("head", m.SnapshotHead(5, KEY, None, Seq(9), TOKEN, [ALL], [ID])),
+    ("head", HEAD),
     ("changes", m.SnapshotChanges([m.FloorRow("t", ["k", 2], ALL, None)])),
     ("rows", m.SnapshotRows("t", ALL, [VALUES])),
     ("end", m.SnapshotEnd(1)),

@@ -52,6 +52,11 @@ class Screen:
     async def shows(self, *words: str) -> None:
         await self.until(lambda: all(word in self.text for word in words), words)
 
+    async def sent(self) -> None:
+        """The server has all that was done here."""
+        outcomes = self.app.replica.outcomes
+        await self.until(lambda: all(outcome.state != "pending" for outcome in outcomes()), "sent")
+
     async def until(self, holds: Callable[[], object], what: object = "") -> None:
         deadline_s = time.monotonic() + 20
         while not holds():
@@ -94,12 +99,17 @@ def test_a_project_is_made_filled_and_shared_by_keys() -> None:
         await alice.answer("a", "Bake bread")
         await alice.answer("i", "bob")
         await alice.shows("in step", "Home shared by alice, bob", "○ Buy milk", "○ Bake bread")
-        await alice.press("home", "space", "down")
+        await alice.press("home", "space")
+        await alice.shows("✓ Buy milk  alice")
+        await alice.press("down")
         await alice.answer("e", "!")
         await alice.shows("✓ Buy milk  alice", "○ Bake bread!")
-        await alice.press("home", "space", "down", "d")
+        await alice.press("home", "space")
+        await alice.shows("○ Buy milk")
+        await alice.press("down", "d")
         await alice.until(lambda: "Bake bread" not in alice.text)
         await alice.shows("○ Buy milk")
+        await alice.sent()
         bob.sync()
         assert [row["text"] for row in bob.query("SELECT text FROM todo")] == ["Buy milk"]
 
@@ -113,6 +123,7 @@ def test_what_others_did_is_told_and_shown_without_a_key() -> None:
         await alice.answer("a", "Buy milk")
         await alice.answer("i", "bob")
         await alice.shows("in step", "shared by")
+        await alice.sent()
         bob.sync()
         [milk] = bob.query("SELECT id, project_id FROM todo")
         bob.run(todo.finish, project=milk["project_id"], todo=milk["id"])
@@ -128,6 +139,7 @@ def test_offline_all_goes_on_and_what_waits_is_counted() -> None:
         await alice.answer("p", "Home")
         await alice.shows("Home", "a adds something")
         await alice.answer("a", "Buy milk")
+        await alice.shows("○ Buy milk")
         await alice.press("space")
         await alice.shows("offline, 3 to send", "✓ Buy milk  alice")
         await alice.press("o")
@@ -145,7 +157,8 @@ def test_a_finish_that_came_too_late_is_told_once_with_the_reason() -> None:
         await alice.shows("Home", "a adds something")
         await alice.answer("a", "Buy milk")
         await alice.answer("i", "bob")
-        await alice.shows("in step", "shared by")
+        await alice.shows("in step", "shared by", "○ Buy milk")
+        await alice.sent()
         await alice.press("o")
         await alice.shows("offline")
         bob.sync()

@@ -146,3 +146,47 @@ def test_a_commit_above_the_cursor_that_the_server_lost_is_noticed(world, counts
 
     assert lost.outcome.state == "accepted"
     assert counts(a) == counts(world.server) == {"x": 1}
+
+
+@pytest.mark.parametrize("discard", [False, True], ids=["parked", "discarded"])
+@pytest.mark.parametrize("pruned", [False, True], ids=["stored", "pruned"])
+def test_what_was_parked_and_is_there_after_all_is_told_under_whatever_id(
+    make_world, counts, pruned, discard
+):
+    """The server is put back twice, the second time to a later backup that has the action."""
+    world = make_world(audiences={"alice": {"all", "hidden"}})
+    early = world.server.backup()
+    a = world.synced("alice", "a.db")
+    run = a.run(create_counter, id="x", scope="hidden")
+    a.sync()
+    a.close()
+    world.copy_file("a.db", "copy.db")
+    a = world.replica("alice", "a.db")
+    a.sync()
+    if pruned:
+        world.server.prune(keep=0)
+    late = world.server.backup()
+    a.close()
+    world.copy_file("copy.db", "a.db")
+    a = world.replica("alice", "a.db")
+    a.sync()
+    assert not run.id.startswith(a._engine.state().client_id), "it is given up"
+    world.server.restore(early)
+    world.server.audiences["alice"].discard("hidden")
+    a.sync()
+    assert (a.outcome(run.id).state, a.outcome(run.id).reason) == ("parked", "left")
+    if discard:
+        a.discard(run.id)
+
+    world.server.restore(late)
+    world.server.audiences["alice"].add("hidden")
+    world.settle(a)
+
+    outcome = a.outcome(run.id)
+    if pruned:
+        withdrawn = "discarded" if discard else "parked"
+        assert (outcome.state, outcome.reason) == (withdrawn, "restored")
+    else:
+        assert outcome.state == "accepted"
+    assert counts(a) == counts(world.server) == {"x": 0}
+    assert len(world.server.history) == 1

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.core.test_messages import ALL, ANSWERS, CHUNKS, EXCHANGE, ID, REQUEST, SEED, TOKEN, same
+from tests.core.test_messages import (
+    ALL,
+    ANSWERS,
+    CHUNKS,
+    EXCHANGE,
+    HEAD,
+    ID,
+    REQUEST,
+    SEED,
+    TOKEN,
+    same,
+)
 
 from synchrotron.core.ids import Seq
 from synchrotron.core.messages import (
@@ -45,12 +56,14 @@ def test_the_document_describes_every_message_and_refers_to_nothing_else() -> No
 WISH = SnapshotRequest(
     EXCHANGE, [Offer(ID, SEED, [ID])], 2, resume=Resume(Seq(9), TOKEN, [ALL], "t", ALL, ["k", 2])
 )
+HEAD_WITH_PRUNED = msgspec.structs.replace(HEAD, accepted=[], pruned=[ID])
 MESSAGES = [
     ("request", SyncRequest, REQUEST),
     ("part", SyncRequest, msgspec.structs.replace(REQUEST, part=2, parts=3, events_max=7)),
     ("snapshot request", SnapshotRequest, WISH),
     *((f"answer {kind}", SyncAnswer, answer) for kind, answer in ANSWERS),
     *((f"chunk {kind}", SnapshotChunk, chunk) for kind, chunk in CHUNKS),
+    ("chunk head with pruned ids", SnapshotChunk, HEAD_WITH_PRUNED),
 ]
 """The bytes of each are in `golden.jsonl`. They are never made anew to get a test to pass:
 a line that differs is another protocol, and needs another `PROTOCOL`."""

@@ -19,7 +19,7 @@ from tests.testing.by_hand import (
     update,
 )
 
-from synchrotron.core.ids import Seq
+from synchrotron.core.ids import Seq, action_id
 from synchrotron.core.messages import (
     Download,
     FloorRow,
@@ -69,6 +69,30 @@ def test_a_snapshot_says_which_offered_actions_were_accepted() -> None:
     head = a.snapshot(*offers)[0]
     assert head.accepted == [first.record.id, second.record.id]
     assert (head.server_floor, head.floor) == (first.record.order_key, second.record.order_key)
+
+
+@pytest.mark.spec("O6")
+def test_a_snapshot_tells_of_ids_that_the_file_gave_up_and_of_nobody_elses() -> None:
+    server = given()
+    a, other = File(server, "alice", "a"), File(server, "bob", "f")
+    a.ok(forgotten := a.action(1, insert("x")))
+    other.pull()
+    other.ok(bobs := other.action(2, insert("y")))
+    server.prune(keep=0)
+    a.start_from_snapshot()
+    a.ok(kept := a.action(3, insert("z")))
+    b = File(server, "alice", "b")
+    renamed = [
+        Offer(action_id(b.client, n), sent.record.seed, [sent.record.id])
+        for n, sent in enumerate((kept, forgotten, bobs), 1)
+    ]
+    under_old_ids = [Offer(s.record.id, s.record.seed) for s in (kept, forgotten, bobs)]
+    another_run = Offer(kept.record.id, "f" * 32)
+
+    head = b.snapshot(*renamed, *under_old_ids, another_run)[0]
+
+    assert head.accepted == [renamed[0].id, kept.record.id]
+    assert head.pruned == [forgotten.record.id]
 
 
 @pytest.mark.spec("F2")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from synchrotron.core.clock import ORDER_KEY, OrderKey
 from synchrotron.core.ids import ACTION_ID, CLIENT_ID, SEED, ActionId, Audience, ClientId, Seq
@@ -395,8 +395,12 @@ class SnapshotHead(Struct, frozen=True, tag_field="kind", tag="head"):
     token: str
     audiences: list[Audience]
     accepted: list[_ActionId]
+    """The offered runs that the server has."""
     resumed: bool = False
     """The rows that the replica has stay, but for those in the chunks of changes that follow."""
+    pruned: list[_ActionId] | UnsetType = UNSET
+    """Offered or former ids, of clients that the file was before (O6), under which an action
+    was accepted and pruned: this run, or that of a copy of the file. Left out if there are none."""
 
 
 class SnapshotChanges(Struct, frozen=True, tag_field="kind", tag="changes"):

@@ -58,7 +58,7 @@ from synchrotron.core.patches import Known, Patch, Target
 from synchrotron.core.records import ActionRecord
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.floors import audiences_of, restamp
-from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
+from synchrotron.replica.outcomes import RESTORED, Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revision
 from synchrotron.replica.runner import Runner
 from synchrotron.store.effects import completed, fingerprint
@@ -179,13 +179,13 @@ def ask_snapshot(
     store.write_state(state)
     renamed = SetAside(store.writer)
     entries = list(store.log.own()) if new_epoch else store.log.pending()
-    # What is parked may have been accepted all the same, where its answer was lost.
-    parked = [record for record, outcome in renamed.parked() if outcome.reason != "restored"]
+    # What was withdrawn may have been accepted all the same, where its answer was lost.
+    withdrawn = [record for record, _ in renamed.withdrawn()]
     return SnapshotRequest(
         exchange,
         [
             Offer(record.id, record.seed, renamed.former_ids(record.id))
-            for record in (*(entry.record for entry in entries), *parked)
+            for record in (*(entry.record for entry in entries), *withdrawn)
         ],
         state.migrations,
         resume=resume,
@@ -566,7 +566,7 @@ def supersede(revision: Revision, answer: Superseded, entropy: Entropy) -> None:
             accepted = Outcome(id=entry.record.id, state="accepted")
             revision.set_aside.put(entry.record, accepted)
         elif fate is not None and fate.pruned:
-            revision.park(entry, "restored", "the server had it before this file was restored")
+            revision.park(entry, "restored", RESTORED)
         else:
             _renew(revision, entry, state.client_id)
 

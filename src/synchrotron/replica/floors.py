@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, timestamp_of
 from synchrotron.core.ids import Audience, Seq, action_id
 from synchrotron.core.messages import SnapshotHead
 from synchrotron.core.records import ActionRecord
-from synchrotron.replica.outcomes import Outcome, SetAside, outcome_of
+from synchrotron.replica.outcomes import RESTORED, Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revised, Revision
 from synchrotron.replica.runner import Runner
 from synchrotron.replica.staging import Staging
@@ -65,7 +67,7 @@ def rebase(
     """
     head = staging.head
     assert head is not None
-    accepted = set(head.accepted)
+    accepted, pruned = set(head.accepted), set(head.pruned or ())
     set_aside = SetAside(store.writer)
     kept = []
     for entry in store.log.all():
@@ -74,15 +76,16 @@ def rebase(
             continue
         if entry.record.id in accepted and entry.pending:
             set_aside.put(entry.record, _accepted(entry.record, head))
-        elif entry.pending or (new_epoch and entry.record.id not in accepted):
+        elif entry.pending or (new_epoch and entry.record.id not in accepted | pruned):
             kept.append(entry)
         else:
             set_aside.put(entry.record, outcome_of(entry, head.server_floor))
-    for record, outcome in list(set_aside.parked()):
-        # An id of another copy of the file may be that of another run (O6).
-        same = record.client_id == state.client_id and outcome.reason != "restored"
-        if same and record.id in accepted:
+    for record, outcome in list(set_aside.withdrawn()):
+        if record.id in accepted:
             set_aside.put(record, _accepted(record, head))
+        elif not pruned.isdisjoint((record.id, *set_aside.former_ids(record.id))):
+            unsure = structs.replace(outcome, reason="restored", detail=RESTORED)
+            set_aside.put(record, unsure)
     known = state.audiences
     replaced = _replace_rows(store, staging)
     store.log.clear()

@@ -15,6 +15,7 @@ from synchrotron.store.log import Entry
 
 OutcomeState = Literal["discarded", "parked", "rejected", "changed", "accepted", "pending"]
 Reason = Literal["denied", "invalid", "left", "restored"]
+RESTORED = "the server has had an action under this id, and cannot tell whether it was this one"
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +108,10 @@ class SetAside:
 
     def parked(self) -> Iterator[tuple[ActionRecord, Outcome]]:
         return self._some(None, "state = 'parked'")
+
+    def withdrawn(self) -> Iterator[tuple[ActionRecord, Outcome]]:
+        """Parked and discarded ones. The server may have them all the same (R4)."""
+        return self._some(None, "state IN ('parked', 'discarded')")
 
     def _some(
         self, server_floor: OrderKey | None, where: str, *values: str

@@ -310,18 +310,17 @@ class ExchangeTransaction:
 
     async def recognise_snapshot(
         self, exchange: Exchange, offers: Sequence[Offer], schema: int
-    ) -> Duplicate | Superseded | Install | list[ActionId]:
-        """The number of a snapshot is stored before its rows are read; which offers are known."""
+    ) -> Duplicate | Superseded | Install | tuple[list[ActionId], list[ActionId]]:
+        """The number of a snapshot is stored before its rows are read; which offers are known.
+
+        These are the runs that the server has, and the ids of which it cannot tell.
+        """
         fates = await self.begin(exchange, Seq(0), Seq(0), offers)
         if refusal := self._recognise(exchange, offers, fates, foreign=False):
             raise NothingKept(refusal)
         if schema > self._installed.migrations:
             return self.answer(Install, schema=self._installed.migrations)
-        return [
-            offer.id
-            for offer in offers
-            if fates.of(offer).seed == offer.seed or fates.known(offer.id).pruned
-        ]
+        return fates.in_snapshot(offers)
 
     # ---- uploads ------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from synchrotron.core.ids import ActionId, ClientId, split_action_id
@@ -68,6 +68,15 @@ class Fates:
             return Fate(offer.id, seed)
         return Fate(offer.id, None, any(k.pruned for k in known))
 
+    def in_snapshot(self, offers: Iterable[Offer]) -> tuple[list[ActionId], list[ActionId]]:
+        """What the head of a snapshot tells of some offers, as `told_in_snapshot` gives it."""
+        return told_in_snapshot(
+            self._client,
+            offers,
+            has_run=lambda offer: self.of(offer).seed == offer.seed,
+            was_pruned=lambda id: self._is_own(id) and self.known(id).pruned,
+        )
+
     def ran_elsewhere(self, offer: Offer) -> bool:
         """Whether another copy of the file brought this very run before."""
         if not self._known:
@@ -106,3 +115,29 @@ def ids_of(client: ClientId, offers: Sequence[Offer]) -> tuple[str, list[ActionI
             else:
                 others.append(id)
     return multirange(own), list(dict.fromkeys(others))
+
+
+def told_in_snapshot(
+    client: ClientId,
+    offers: Iterable[Offer],
+    *,
+    has_run: Callable[[Offer], bool],
+    was_pruned: Callable[[ActionId], bool],
+) -> tuple[list[ActionId], list[ActionId]]:
+    """The offered runs that a server has, and pruned ids of which nobody can tell (O6).
+
+    What was pruned under an id of the present client can only be the offered run. What was
+    pruned under one that the file gave up may be that of a copy of the file.
+    """
+    accepted: list[ActionId] = []
+    pruned: dict[ActionId, None] = {}
+    for offer in offers:
+        if has_run(offer):
+            accepted.append(offer.id)
+            continue
+        for id in filter(was_pruned, (offer.id, *offer.formerly)):
+            if split_action_id(id)[0] != client:
+                pruned[id] = None
+            elif id == offer.id:
+                accepted.append(id)
+    return accepted, list(pruned)

@@ -134,7 +134,7 @@ class PostgresAuthority:
             return
         async with self._database.reading() as connection:
             await fetch(connection, *acting_as(user))
-            snapshot = Snapshot(connection, self._installed, user, now_ms, known)
+            snapshot = Snapshot(connection, self._installed, user, now_ms, *known)
             async with aclosing(snapshot.chunks(request.resume)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
                     yield chunk

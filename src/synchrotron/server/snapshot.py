@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from itertools import groupby, islice
 from typing import Any
 
+from msgspec import UNSET
+
 from synchrotron.core.canonical import decode
 from synchrotron.core.ids import ActionId, Audience, Seq
 from synchrotron.core.messages import (
@@ -55,12 +57,13 @@ class Snapshot:
         user: str,
         now_ms: int,
         accepted: list[ActionId],
+        pruned: list[ActionId],
     ) -> None:
         self._connection = connection
         self._installed = installed
         self._user = user
         self._now_ms = now_ms
-        self._accepted = accepted
+        self._accepted, self._pruned = accepted, pruned
         self._places = {name: place for place, name in enumerate(installed.schema.tables)}
 
     async def chunks(self, resume: Resume | None) -> AsyncIterator[SnapshotChunk]:
@@ -82,6 +85,7 @@ class Snapshot:
             audiences=audiences,
             accepted=self._accepted,
             resumed=resume is not None,
+            pruned=self._pruned or UNSET,
         )
         if resume:
             for changes in await self._changes(resume, audiences):

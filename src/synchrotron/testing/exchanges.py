@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+from msgspec import UNSET
+
 from synchrotron.core.clock import FIRST, timestamp_of
 from synchrotron.core.ids import ActionId, ClientId, Entropy, Seq, split_action_id
 from synchrotron.core.messages import (
@@ -48,6 +50,7 @@ from synchrotron.core.messages import (
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 from synchrotron.server.clients import Client
+from synchrotron.server.fates import told_in_snapshot
 from synchrotron.server.form import offers_of, require_order, require_protocol
 from synchrotron.server.parts import Parts, with_part
 from synchrotron.testing.downloads import Downloads
@@ -197,7 +200,12 @@ class Exchanges:
             resume = None
         changes = self._downloads.snapshot_changes(viewer, resume) if resume else ()
         rows = list(self._downloads.snapshot_rows(viewer, resume.target if resume else None))
-        fates = [self._fate(client, offer) for offer in offers]
+        accepted, pruned = told_in_snapshot(
+            client,
+            offers,
+            has_run=lambda offer: self._fate(client, offer).seed == offer.seed,
+            was_pruned=lambda id: self._is_same_user(client, id) and self._state.was_pruned(id),
+        )
         head = SnapshotHead(
             now_ms=self._now_ms,
             floor=self._state.newest,
@@ -205,8 +213,9 @@ class Exchanges:
             horizon=self._state.seq,
             token=self._state.token_of(self._state.seq) or "",
             audiences=sorted(viewer.audiences),
-            accepted=[fate.id for fate in fates if fate.seed or self._state.was_pruned(fate.id)],
+            accepted=accepted,
             resumed=resume is not None,
+            pruned=pruned or UNSET,
         )
         return [head, *changes, *rows, SnapshotEnd(sum(len(chunk.rows) for chunk in rows))]
 
@@ -237,9 +246,10 @@ class Exchanges:
                 return self._answer(Duplicate)
             if known == "copy" and not (foreign and exchange.number > client.number):
                 return self._superseded(exchange.client_id, offers)
-        fates = [(offer, self._fate(exchange.client_id, offer)) for offer in offers]
-        if any(fate.seed is not None and fate.seed != offer.seed for offer, fate in fates):
-            return self._superseded(exchange.client_id, offers)
+        id = exchange.client_id
+        own = [offer for offer in offers if split_action_id(offer.id)[0] == id]
+        if any(self._fate(id, offer).seed not in (None, offer.seed) for offer in own):
+            return self._superseded(id, offers)
         return None
 
     def _advance(self, user: str, exchange: Exchange) -> None:
@@ -256,9 +266,9 @@ class Exchanges:
     def _fate(self, client: ClientId, offer: Offer) -> Fate:
         """What became of a run: of its id, or of one that it had in another copy of the file.
 
-        Of another client's ids nothing is said.
+        Of another user's ids nothing is said (H9).
         """
-        if split_action_id(offer.id)[0] != client:
+        if not self._is_same_user(client, offer.id):
             return Fate(offer.id, None)
         state = self._state
         ids = [offer.id, *(id for id in offer.formerly if self._is_same_user(client, id))]
