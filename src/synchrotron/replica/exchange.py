@@ -111,7 +111,7 @@ def question_of(state: State) -> Question:
 def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRequest:
     """Make a request. Call it in a durable transaction, and send it only after."""
     exchange = _number(state, entropy)
-    pending = store.log.pending() if upload else []
+    pending = store.log.to_send() if upload else []
     if pending:
         store.log.mark_sent(exchange.number)
     store.write_state(state)
@@ -122,12 +122,8 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
         exchange,
         question_of(state),
         [
-            SentAction(
-                entry.record,
-                [row_patch(t, e.applied) for t, e in entry.effects.items() if e.applied],
-                renamed.former_ids(entry.record.id) if some_renamed else [],
-            )
-            for entry in pending
+            SentAction(record, patches, renamed.former_ids(record.id) if some_renamed else [])
+            for record, patches in pending
         ],
         [
             SentCorrection(entry.record.id, row_patch(target, effect.applied))
@@ -301,12 +297,16 @@ class Taking:
     def _stored(self, request: SyncRequest, answer: Ok) -> Next:
         """The answer means exactly what was sent, not what is applied by now."""
         present = frozenset(answer.download.audiences)
-        sent = {action.record.id: _patches(action) for action in request.actions}
-        records = {action.record.id: action.record for action in request.actions}
+        done = self._accept_runs(request, answer, present)
+        actions = [action for action in request.actions if action.record.id not in done]
+        sent = {action.record.id: _patches(action) for action in actions}
+        records = {action.record.id: action.record for action in actions}
         entries: dict[ActionId, Entry] = {e.record.id: e for e in self._corrected(request)}
         # A retry's patches that differ from the stored ones became corrections (H4).
         differing = {(c.action_id, c.target) for c in answer.corrected}
         for accepted in answer.accepted:
+            if accepted.id in done:
+                continue
             id, record = accepted.id, records[accepted.id]
             entry = self.revision.find(record) or self._brought_back(record, accepted)
             if entry is not None:
@@ -336,6 +336,27 @@ class Taking:
         for entry, target, patch in denied:
             self._deny(entry, target, patch)
         return next._replace(again=True, rebase=True) if self._is_missing_rows else next
+
+    def _accept_runs(
+        self, request: SyncRequest, answer: Ok, present: frozenset[Audience]
+    ) -> set[ActionId]:
+        """Mark what was sent just as it ran, and stored so: most of it, without reading it.
+
+        What is left, the server took in another form or place, or it was replayed meanwhile.
+        """
+        seqs = {accepted.id: accepted for accepted in answer.accepted}
+        differing = {correction.action_id for correction in answer.corrected}
+        plain = [
+            (accepted.seq, sent.record)
+            for sent in request.actions
+            if (accepted := seqs.get(sent.record.id)) is not None
+            and accepted.order_key == sent.record.order_key
+            and accepted.id not in differing
+            and all(patch.audience in present for patch in sent.patches)
+        ]
+        done = self.revision.accept_runs(plain)
+        self.report.uploaded += len(done)
+        return done
 
     def _brought_back(self, record: ActionRecord, accepted: Accepted) -> Entry | None:
         """An action that was set aside since it was sent: another request was refused for it."""
