@@ -92,6 +92,18 @@ class HttpTransport:
         body = encode_json(request)
         return self._authorized(lambda token: self._loop.run(self._exchange(token, body)))
 
+    def begin(self, request: SyncRequest) -> Callable[[], SyncAnswer]:
+        """Send a request, and wait for its answer later."""
+        wait = self._loop.begin(self._exchange(self._token.present(), encode_json(request)))
+
+        def answer() -> SyncAnswer:
+            try:
+                return wait()
+            except Unauthorized:  # nothing was done: ask with another token
+                return self.exchange(request)
+
+        return answer
+
     async def _exchange(self, token: str, body: bytes) -> SyncAnswer:
         async with self._request("POST", "/v1/sync", token, body, JSON) as response:
             problem = await self._problem(response)

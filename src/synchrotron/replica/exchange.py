@@ -137,6 +137,23 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
     )
 
 
+def ask_ahead(store: Store, state: State, entropy: Entropy, download: Download) -> SyncRequest:
+    """Ask for the page after one that is not taken in yet. In a durable transaction.
+
+    The answer counts only if the replica is by then where that page leads to.
+    """
+    exchange = _number(state, entropy)
+    store.write_state(state)
+    seen = max((state.seen, state.seen_token), (download.newest, download.newest_token))
+    return SyncRequest(
+        exchange,
+        Question(download.horizon, download.token, state.floor, sorted(download.audiences)),
+        schema=state.migrations,
+        seen=seen[0],
+        seen_token=seen[1],
+    )
+
+
 def cut(request: SyncRequest, part_bytes: int = PART_BYTES) -> list[SyncRequest]:
     """A request as its parts, each of about so many bytes: a single one, if it is not large."""
     items = len(request.actions) + len(request.corrections)
