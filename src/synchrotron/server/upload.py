@@ -17,6 +17,7 @@ was written is rolled back to begin anew.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -269,10 +270,10 @@ class Judgement:
 
     async def _stage_set(self, actions: Sequence[SentAction]) -> Refused | None:
         """Judge and stage actions between which no right changes; the first that is denied."""
+        declared = [audience for sent in actions for audience in sent.record.audiences or ()]
         await self._read_rights(
-            audience
-            for sent in actions
-            for audience in (*(sent.record.audiences or ()), *(p.audience for p in sent.patches))
+            dict.fromkeys(patch.audience for sent in actions for patch in sent.patches)
+            | dict.fromkeys(declared)
         )
         faults: dict[ActionId, Fault] = {}
         writes: list[tuple[ActionId, Write]] = []
@@ -303,12 +304,16 @@ class Judgement:
                 return Fault(None, f"it declares {audience}, in which {user} may not write (H7)")
         return None
 
+    @cached_property
+    def _records_fit(self) -> bool:
+        return Form.records_fit([sent.record for sent in self._upload.actions])
+
     def _form_fault(self, sent: SentAction) -> Fault | None:
         """What denies an action whatever rows and rights there are."""
         record = sent.record
         if record.user != self._upload.user or record.client_id != self._upload.client:
             return Fault(None, "a replica uploads its own user's and its own client's actions (H9)")
-        if reason := self._installed.form.record_fault(record):
+        if not self._records_fit and (reason := self._installed.form.record_fault(record)):
             return Fault(None, reason)
         if record.order_key in self._upload.taken:
             return Fault(None, f"another action has the order key {record.order_key}")
@@ -353,7 +358,7 @@ class Judgement:
     # ---- rights -------------------------------------------------------------------
 
     async def _read_rights(self, audiences: Iterable[Audience]) -> None:
-        unknown = [a for a in dict.fromkeys(audiences) if a not in self._rights]
+        unknown = [audience for audience in audiences if audience not in self._rights]
         self._rights |= dict.fromkeys(unknown, False)
         if unknown := [a for a in unknown if formless_text(a) is None]:
             rows = await fetch(

@@ -24,7 +24,7 @@ from synchrotron.store.capture import Change
 Op: TypeAlias = Literal["insert", "update", "delete"]
 
 
-class Effect(msgspec.Struct, array_like=True, omit_defaults=True):
+class Effect(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """What one action does to one row in one audience."""
 
     table: str

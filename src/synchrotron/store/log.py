@@ -33,7 +33,7 @@ _encode_effects = msgspec.msgpack.Encoder().encode
 _decode_effects = msgspec.msgpack.Decoder(list[Effect]).decode
 
 
-class _Undoing(msgspec.Struct, array_like=True):
+class _Undoing(msgspec.Struct, array_like=True, gc=False):
     """Of an effect, what undo needs: the rest is skipped."""
 
     table: str
@@ -48,7 +48,7 @@ _encode_changes = msgspec.msgpack.Encoder().encode
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, gc=False):
     """An action in the log. Own actions have positive positions."""
 
     position: int
@@ -126,7 +126,7 @@ class Place:
         return self._log._entry(self._row[:-1])
 
 
-class _Stored(msgspec.Struct, array_like=True, omit_defaults=True):
+class _Stored(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """A record without what the log's columns say. Every run writes one: it is kept short."""
 
     id: ActionId
