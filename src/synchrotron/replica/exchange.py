@@ -192,13 +192,18 @@ def ask_snapshot(
     store.write_state(state)
     renamed = SetAside(store.writer)
     entries = list(store.log.own()) if new_epoch else store.log.pending()
+    remembered = renamed.remembered() if new_epoch else []
     # What was withdrawn may have been accepted all the same, where its answer was lost.
     withdrawn = [record for record, _ in renamed.withdrawn()]
     return SnapshotRequest(
         exchange,
         [
             Offer(record.id, record.seed, renamed.former_ids(record.id))
-            for record in (*(entry.record for entry in entries), *withdrawn)
+            for record in (
+                *(entry.record for entry in entries),
+                *withdrawn,
+                *(record for record, _ in remembered),
+            )
         ],
         state.migrations,
         resume=resume,

@@ -129,7 +129,7 @@ def _is_plain(column: Column) -> bool:
 
 
 def _size_fault(sent: RowPatch) -> str | None:
-    rough = len(sent.audience) + sum(len(v) if isinstance(v, str) else 50 for v in sent.key)
+    rough = len(sent.audience) + sum([len(v) if isinstance(v, str) else 50 for v in sent.key])
     if rough * ESCAPED_BYTES_MAX <= INDEXED_BYTES_MAX // 2:
         return None
     size = len(text_of([sent.key, sent.audience]).encode())  # both are known to have a form
