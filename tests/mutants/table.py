@@ -8,9 +8,9 @@ Not here are rules that no history has been seen to need, so far: that an unsent
 of its own gives an action standing; that an older known patch does not replace a newer one
 (two other rules see to that); that a patch passes over a row of another audience (S9), and a
 row key is in one audience at every place in history; that a parent which may be hidden is not
-one that is missing (A9); that what a retry changes counts as corrections (H4); that seqs rise
-with history within an upload (H2); that the newest commit told of counts beside the cursor
-(H11: seed 277 saw it when it was drawn otherwise). Tests of their own hold them.
+one that is missing (A9); that seqs rise with history within an upload (H2); that the newest
+commit told of counts beside the cursor (H11: seed 277 saw it when it was drawn otherwise).
+Tests of their own hold them.
 """
 
 from __future__ import annotations
@@ -374,6 +374,7 @@ MUTANTS = (
         "            effect.accepted = fingerprint(effect.applied)\n"
         "            if effect.known is None or effect.known.seq < seq:\n"
         "                effect.known = Known(effect.applied, seq, seq)",
+        seed=74,
     ),
     Mutant(
         "H2: a cursor passes over what is not told yet",
@@ -407,6 +408,7 @@ MUTANTS = (
         "testing/exchanges.py",
         "        upload = Upload(client, viewer, new, [*retried, *request.corrections])",
         "        upload = Upload(client, viewer, new, request.corrections)",
+        seed=54,
     ),
     Mutant(
         "R2: an action that raised on replay is taken for accepted",
