@@ -16,6 +16,12 @@ ALL = (
     "server",
     "postgres",
     "memory",
+    "screen",
+    "crowd",
+    "history",
+    "rows",
+    "members",
+    "streams",
     "strictness",
 )
 

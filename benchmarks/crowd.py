@@ -206,9 +206,7 @@ def crowds(largest: int) -> Iterator[tuple[Crowd, str, Processors]]:
 
 def main(sizes: tuple[int, ...] = CROWDS) -> None:
     with crowds(max(sizes)) as (crowd, url, processors):
-        rows = [
-            measure(crowd, name, size, url, processors) for name in WORKS for size in sizes
-        ]
+        rows = [measure(crowd, name, size, url, processors) for name in WORKS for size in sizes]
     tell(
         "crowd: replicas at work at once, over HTTP and PostgreSQL",
         ["work", "replicas", "per s", "median ms", "95th percentile ms", "exchanges each",

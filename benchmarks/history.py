@@ -141,9 +141,7 @@ def late_on_a_row(place: Place) -> list[list[float]]:
         for n in range(patches):
             name(place.ann, f"{n}")
         place.ann.sync()
-        last, late = late_and_last_ms(
-            sleeper, LATE_ON_A_ROW, lambda replica: name(replica, "last")
-        )
+        last, late = late_and_last_ms(sleeper, LATE_ON_A_ROW, lambda replica: name(replica, "last"))
         rows.append([patches, late, last, late / last])
         place.settle()
     return rows

@@ -22,6 +22,8 @@ from synchrotron.testing import MemoryServer
 
 SIZES = (1, 100, 1_000)
 HISTORIES = (1_000, 10_000, 100_000)
+BEHIND = (1, 100, 1_000)
+"""So many with as many, behind each history; what was reconciled is history from then on."""
 TURNS = {1: 30, 100: 7, 1_000: 3}
 BATCH = 5_000
 
@@ -132,26 +134,23 @@ def sizes() -> None:
 
 
 def histories() -> None:
-    rows = []
+    found: dict[int, list[tuple[int, float, float]]] = {size: [] for size in BEHIND}
     with pairs("bob") as made:
         pair, grown = made["bob"], 0
         for history in HISTORIES:
             pair.grow(history - grown)
             grown = history
-            times = [pair.reconcile(1, 1) for _ in range(TURNS[1])]
-            total_ms, share_ms = (median(ms) for ms in zip(*times, strict=True))
-            rows.append(
-                [
-                    f"1 + 1 behind {history:,}",
-                    total_ms,
-                    share_ms,
-                    share_ms / rows[0][2] if rows else 1.0,
-                ]
-            )
+            for size, rows in found.items():
+                times = [pair.reconcile(size, size) for _ in range(TURNS[size])]
+                rows.append((history, *(median(ms) for ms in zip(*times, strict=True))))
     tell(
         "reconcile-behind: the same behind a history, server in memory",
-        ["work", "in all ms", "replica ms", "of the first"],
-        rows,
+        ["work", "actions", "in all ms", "replica ms", "of the first"],
+        [
+            [f"{size:,} + {size:,}", history, total_ms, share_ms, share_ms / rows[0][2]]
+            for size, rows in found.items()
+            for history, total_ms, share_ms in rows
+        ],
     )
 
 

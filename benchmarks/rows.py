@@ -92,7 +92,10 @@ def main(sizes: tuple[int, ...] = ROWS) -> None:
         "rows-work: the same work among so many rows",
         ["rows", "run us", "ratio", "query by key us", "ratio ", "sync without news us", "ratio  "],
         [
-            [rows, *itertools.chain(*((t[name], t[name] / t[first]) for t in (runs, queries, syncs)))]
+            [
+                rows,
+                *itertools.chain(*((t[name], t[name] / t[first]) for t in (runs, queries, syncs))),
+            ]
             for rows, name in zip(sizes, map(str, sizes), strict=True)
         ],
     )
