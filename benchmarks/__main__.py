@@ -22,6 +22,7 @@ ALL = (
     "rows",
     "members",
     "streams",
+    "counter",
     "strictness",
 )
 

@@ -103,7 +103,10 @@ def places() -> Iterator[tuple[Place, Place]]:
 
 
 def behind(young: Place, old: Place, sleeper: Replica) -> dict[str, tuple[float, float]]:
-    """Milliseconds of each work without a history, and behind it."""
+    """Milliseconds of each work without a history, and behind it.
+
+    A late action, behind all of the history, is compared with one that comes last there.
+    """
     runs = in_turns(TURNS, times=10, young=young.run, old=old.run)
     young.settle()
     old.settle()
@@ -117,7 +120,7 @@ def behind(young: Place, old: Place, sleeper: Replica) -> dict[str, tuple[float,
         "query by key": (queries["young"] / 1000, queries["old"] / 1000),
         "sync without news": (noops["young"] / 1000, noops["old"] / 1000),
         "reconcile 1 + 1": (young_ms, old_ms),
-        "a late action, beside one that is last": late,
+        "a late action": late,
     }
 
 
