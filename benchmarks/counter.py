@@ -17,11 +17,18 @@ import psycopg
 
 from benchmarks.application import create_project
 from benchmarks.http import USERS, create, database_in_a_cluster, over_http, server_process
-from benchmarks.measuring import tell
+from benchmarks.measuring import in_turns, tell
 from benchmarks.server import exchange
 from synchrotron import Replica
 
 UPLOADS = {1: 400, 100: 60, 5_000: 6}
+TURNS = 20
+COMMITS = (1_000, 10_000)
+COMMITTING = """
+    DO $$ BEGIN FOR i IN 1..{count} LOOP
+        UPDATE synchrotron.counter SET seq = seq; COMMIT;
+    END LOOP; END $$
+"""
 LOOK_EVERY_S = 0.0005
 # To read the counter takes an AccessShareLock; to lock its row a stronger one.
 IS_LOCKED = """
@@ -78,6 +85,35 @@ def measure(replica: Replica, database: str, actions: int, uploads: int) -> list
     return [actions, taken_ms, held_ms, 1000 / held_ms, actions * 1000 / held_ms]
 
 
+def behind_a_reader(replica: Replica, database: str) -> list[list[object]]:
+    """A sync without news and an upload, while someone reads for long, as a snapshot does.
+
+    What is replaced meanwhile is kept for the reader, also all versions of the counter.
+    """
+
+    def upload() -> None:
+        create(replica, 1)
+        replica.sync()
+
+    rows: list[list[object]] = []
+
+    def add(name: str) -> None:
+        us = in_turns(TURNS, noop=replica.sync, upload=upload)
+        rows.append([name, us["noop"] / 1000, us["upload"] / 1000])
+
+    with psycopg.connect(database) as reader, psycopg.connect(database) as busy:
+        add("nobody reads")
+        busy.autocommit = True
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM synchrotron.counter")
+        for commits in COMMITS:
+            busy.execute(COMMITTING.format(count=commits).encode())
+            add(f"someone reads, and {commits:,} commits came since")
+        reader.rollback()
+        upload()
+        add("they have ended")
+    return rows
+
+
 def main() -> None:
     with ExitStack() as opened:
         folder = Path(opened.enter_context(TemporaryDirectory()))
@@ -87,11 +123,17 @@ def main() -> None:
         replica = world.replica("ann")
         replica.run(create_project, id="p1", members=list(USERS))
         replica.sync()
+        reading = behind_a_reader(replica, database)
         rows = [measure(replica, database, *size) for size in UPLOADS.items()]
     tell(
         "counter: how long an upload holds the counter",
         ["actions", "run and uploaded, ms", "held ms", "commits/s at most", "actions/s at most"],
         rows,
+    )
+    tell(
+        "counter-read: the counter's versions that a long reader keeps",
+        ["meanwhile", "sync without news, ms", "upload of 1, ms"],
+        reading,
     )
 
 

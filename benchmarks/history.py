@@ -2,7 +2,7 @@
 
 Two servers with a database each, over HTTP into durable PostgreSQL: one stays young, one gets
 the history. Whatever is measured is measured on both, in turns. Then what does grow: late
-actions on one row with ever more patches, and what an action takes on the disk.
+actions on one row with ever more patches, what an action takes on the disk, and folding it all.
 
     python -m benchmarks.history                # 1,000, 10,000 and 100,000
     python -m benchmarks.history 1000 5000
@@ -10,7 +10,10 @@ actions on one row with ever more patches, and what an action takes on the disk.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,6 +35,8 @@ from benchmarks.http import (
 from benchmarks.measuring import in_turns, tell
 from benchmarks.server import download, exchange, late_and_last_ms
 from synchrotron import Replica
+from synchrotron.server.postgres import PostgresAuthority
+from synchrotron.server.retention import BATCH_MAX
 
 HISTORIES = (1_000, 10_000, 100_000)
 PER_UPLOAD = 5_000
@@ -163,6 +168,20 @@ def sizes(place: Place) -> list[list[object]]:
     return [*rows, ["a replica's file", actions, file_size(place.bob) / actions, 0.0]]
 
 
+def pruned(database: str) -> list[list[object]]:
+    """Fold the history into the rows, a batch at a time: so long must uploads wait for it."""
+
+    async def prune_all() -> tuple[int, float]:
+        async with PostgresAuthority(database) as authority:
+            begin_s = time.perf_counter()
+            count = await authority.prune(keep=0)
+            return count, time.perf_counter() - begin_s
+
+    count, taken_s = asyncio.run(prune_all())
+    batches = math.ceil(count / BATCH_MAX)
+    return [[count, batches, taken_s, count / taken_s, taken_s / batches]]
+
+
 def file_size(replica: Replica) -> int:
     """Of a replica's file, with all of it in one place."""
     [row] = replica.query(
@@ -190,6 +209,7 @@ def main(histories: tuple[int, ...] = HISTORIES) -> None:
                 works.append([work, history, ms, alone_ms, ms / alone_ms])
             bytes_each += sizes(old)
         on_a_row = late_on_a_row(young)
+        folded = pruned(old.database)
     tell(
         "history: the same work behind a history, over HTTP and PostgreSQL",
         ["work", "actions", "ms", "ms without", "ratio"],
@@ -209,6 +229,11 @@ def main(histories: tuple[int, ...] = HISTORIES) -> None:
         "history-bytes: what an action takes, with one row in each",
         ["table", "actions", "bytes of the table", "bytes of its indexes"],
         bytes_each,
+    )
+    tell(
+        f"history-pruned: folding the history into the rows, at most {BATCH_MAX:,} at a time",
+        ["actions", "batches", "s", "actions/s", "s a batch"],
+        folded,
     )
 
 
