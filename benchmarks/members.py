@@ -1,7 +1,8 @@
 """What grows with memberships: an action that adds one, and one that adds a todo, among many.
 
 So many users are in ten projects each. The exchange of an action that changes who is a member
-is measured in turns with that of one that does not, and with a sync without news.
+is measured in turns with that of one that does not, and with a sync without news; this also
+once the index is gone by which a user's memberships are found.
 
     python -m benchmarks.members              # 1,000, 10,000 and 100,000 memberships
     python -m benchmarks.members 100 1000
@@ -15,6 +16,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import psycopg
 
 from benchmarks.application import add_member, app, create_todo
 from benchmarks.filled import cluster, filled
@@ -54,8 +57,11 @@ def measure(cluster: str, memberships: int) -> list[object]:
             todo=lambda: add_todo(replica),
             member=lambda: add_someone(replica),
         )
+        with psycopg.connect(database) as connection:
+            connection.execute("DROP INDEX project_member_by_user")
+        unindexed = in_turns(TURNS, noop=replica.sync)["noop"] / 1000
     noop, todo, member = (us / 1000 for us in times_us.values())
-    return [memberships, noop, todo, member, member / todo]
+    return [memberships, noop, todo, member, member / todo, unindexed]
 
 
 def main(sizes: tuple[int, ...] = MEMBERSHIPS) -> None:
@@ -63,9 +69,10 @@ def main(sizes: tuple[int, ...] = MEMBERSHIPS) -> None:
         rows = [measure(url, memberships) for memberships in sizes]
     tell(
         "members: an exchange among so many memberships, over HTTP and PostgreSQL",
-        ["memberships", "without news, ms", "adding a todo, ms", "adding a member, ms", "ratio"],
+        ["memberships", "without news, ms", "adding a todo, ms", "adding a member, ms", "ratio",
+         "without news and without an index, ms"],
         rows,
-    )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
