@@ -104,7 +104,8 @@ def behind_a_reader(replica: Replica, database: str) -> list[list[object]]:
     with psycopg.connect(database) as reader, psycopg.connect(database) as busy:
         add("nobody reads")
         busy.autocommit = True
-        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM synchrotron.counter")
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("SELECT FROM synchrotron.counter")
         for commits in COMMITS:
             busy.execute(COMMITTING.format(count=commits).encode())
             add(f"someone reads, and {commits:,} commits came since")

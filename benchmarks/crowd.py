@@ -37,7 +37,7 @@ from synchrotron.server.tokens import sign
 CROWDS = (1, 2, 4, 8, 16, 32, 64)
 SECONDS = 2.0
 PACE_S = 1.0
-RUNS_AT_A_PACE = 4
+RUNS_AT_A_PACE = 3
 ALL = "all"
 """The project of everyone."""
 WORKS = ("no news", "own project", "one project", "one project, at a pace")

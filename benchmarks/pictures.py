@@ -194,7 +194,7 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
         axis.set_minor_formatter(NullFormatter())
         axis.set_tick_params(which="minor", length=0)
     for (label, points), colour in zip(panel.lines, LINES, strict=False):
-        axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=label)
+        axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=label, clip_on=False)
     draw_proportion(axes, across, up)
     columns = 2 if len(panel.lines) > 3 else 1
     axes.legend(
