@@ -99,11 +99,12 @@ def behind_a_reader(replica: Replica, database: str) -> list[list[object]]:
 
     def add(name: str) -> None:
         us = in_turns(TURNS, noop=replica.sync, upload=upload)
-        rows.append([name, us["noop"] / 1000, us["upload"] / 1000])
+        [size] = busy.execute("SELECT pg_relation_size('synchrotron.counter')").fetchone() or (0,)
+        rows.append([name, us["noop"] / 1000, us["upload"] / 1000, size / 1000])
 
     with psycopg.connect(database) as reader, psycopg.connect(database) as busy:
-        add("nobody reads")
         busy.autocommit = True
+        add("nobody reads")
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("SELECT FROM synchrotron.counter")
         for commits in COMMITS:
@@ -133,7 +134,7 @@ def main() -> None:
     )
     tell(
         "counter-read: the counter's versions that a long reader keeps",
-        ["meanwhile", "sync without news, ms", "upload of 1, ms"],
+        ["meanwhile", "sync without news, ms", "upload of 1, ms", "the counter's table, kB"],
         reading,
     )
 

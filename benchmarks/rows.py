@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +31,6 @@ from synchrotron.server.tokens import sign
 
 ROWS = (10_000, 100_000, 1_000_000)
 TURNS = 50
-_ids = map(str, itertools.count())
 
 
 def new_replica(
@@ -102,7 +102,7 @@ def main(sizes: tuple[int, ...] = ROWS) -> None:
 
 
 def creating(replica: Replica) -> Callable[[], object]:
-    return lambda: replica.run(create_todo, id=f"new-{next(_ids)}", project_id="p1")
+    return lambda: replica.run(create_todo, id=str(uuid.uuid4()), project_id="p1")
 
 
 def asking(replica: Replica) -> Callable[[], object]:
