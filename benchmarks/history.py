@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -72,7 +73,7 @@ class Place:
             replica.sync()
 
     def reconcile_ms(self) -> float:
-        """One action of Bob's with one of Ann's that comes later."""
+        """Ann's pending action comes before one of Bob's, which she has not heard of."""
         self.settle()
         create(self.ann, 1)
         create(self.bob, 1)
@@ -107,8 +108,24 @@ def places() -> Iterator[tuple[Place, Place]]:
 # ---- what must not grow ------------------------------------------------------------------
 
 
-def behind(young: Place, old: Place, sleeper: Replica) -> dict[str, tuple[float, float]]:
-    """Milliseconds of each work without a history, and behind it.
+def asleep(place: Place) -> Replica:
+    """A replica that has run something, and sleeps while history grows."""
+    replica = place.world.replica("cid")
+    create(replica, LATE)
+    return replica
+
+
+def rates(place: Place, sleeper: Replica, came: int) -> list[float]:
+    """How many actions a second can be put into the history, and taken in by who missed all."""
+    [before] = sleeper.query("SELECT count(*) AS n FROM todo")
+    grow_s = seconds(lambda: place.grow(came))
+    take_s = seconds(lambda: download(sleeper))
+    [after] = sleeper.query("SELECT count(*) AS n FROM todo")
+    return [came / grow_s, (after["n"] - before["n"]) / take_s]
+
+
+def behind(young: Place, old: Place, sleeper: Replica, history: int) -> list[list[object]]:
+    """Milliseconds of each work behind a history, and without one.
 
     A late action, behind all of the history, is compared with one that comes last there.
     """
@@ -119,14 +136,15 @@ def behind(young: Place, old: Place, sleeper: Replica) -> dict[str, tuple[float,
     noops = in_turns(TURNS, young=young.asker.sync, old=old.asker.sync)
     pairs = [(young.reconcile_ms(), old.reconcile_ms()) for _ in range(TURNS)]
     young_ms, old_ms = (median(times) for times in zip(*pairs, strict=True))
-    late = late_and_last_ms(sleeper, LATE)
-    return {
-        "run": (runs["young"] / 1000, runs["old"] / 1000),
-        "query by key": (queries["young"] / 1000, queries["old"] / 1000),
-        "sync without news": (noops["young"] / 1000, noops["old"] / 1000),
-        "reconcile 1 + 1": (young_ms, old_ms),
-        "a late action": late,
+    last_ms, late_ms = late_and_last_ms(sleeper, LATE)
+    found = {
+        "run": (runs["old"] / 1000, runs["young"] / 1000),
+        "query by key": (queries["old"] / 1000, queries["young"] / 1000),
+        "sync without news": (noops["old"] / 1000, noops["young"] / 1000),
+        "reconcile 1 + 1": (old_ms, young_ms),
+        "a late action": (late_ms, last_ms),
     }
+    return [[work, history, *both, both[0] / both[1]] for work, both in found.items()]
 
 
 # ---- what does ---------------------------------------------------------------------------
@@ -192,21 +210,13 @@ def file_size(replica: Replica) -> int:
 
 def main(histories: tuple[int, ...] = HISTORIES) -> None:
     works: list[list[object]] = []
-    rates: list[list[object]] = []
+    filled: list[list[object]] = []
     bytes_each: list[list[object]] = []
     with places() as (young, old):
-        sleepers = {}
-        for history in histories:
-            sleepers[history] = old.world.replica("cid")
-            create(sleepers[history], LATE)
-        grown = 0
-        for history in histories:
-            came, grown = history - grown, history
-            grow_s = seconds(lambda: old.grow(came))  # noqa: B023
-            took_in = seconds(lambda: download(sleepers[history]))  # noqa: B023
-            rates.append([history, came / grow_s, history / took_in])
-            for work, (alone_ms, ms) in behind(young, old, sleepers[history]).items():
-                works.append([work, history, ms, alone_ms, ms / alone_ms])
+        sleepers = [asleep(old) for _ in histories]
+        for (before, history), sleeper in zip(pairwise((0, *histories)), sleepers, strict=True):
+            filled.append([history, *rates(old, sleeper, history - before)])
+            works += behind(young, old, sleeper, history)
             bytes_each += sizes(old)
         on_a_row = late_on_a_row(young)
         folded = pruned(old.database)
@@ -218,7 +228,7 @@ def main(histories: tuple[int, ...] = HISTORIES) -> None:
     tell(
         "history-rates: filling it, and a replica that missed all of it",
         ["actions", "run and uploaded, and taken in by two, per s", "taken in by another, per s"],
-        rates,
+        filled,
     )
     tell(
         "history-row: an action that comes before others on the same row",
