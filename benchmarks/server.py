@@ -34,8 +34,8 @@ from synchrotron.core.messages import Exchange, Ok, SyncAnswer, SyncRequest
 from synchrotron.replica.syncing import deliver
 
 UPLOAD = 5_000
-TURNS = 7
-HISTORY = 20_000
+FEW = 1_000
+TURNS = 5
 NOOPS = 100
 BEHIND = 10_000
 LATE = 40
@@ -48,11 +48,6 @@ class Times(NamedTuple):
     ask: float
     server: float
     take: float
-
-    @property
-    def whole(self) -> float:
-        return sum(self)
-
 
 def exchange(replica: Replica, *, upload: bool = True) -> tuple[Times, bool]:
     """One exchange, taken apart; whether there is more to fetch."""
@@ -69,14 +64,14 @@ def exchange(replica: Replica, *, upload: bool = True) -> tuple[Times, bool]:
     return times, answer.download.more
 
 
-def upload(writer: Replica) -> Times:
-    create(writer, UPLOAD)
+def upload(writer: Replica, count: int = UPLOAD) -> Times:
+    create(writer, count)
     times, _ = exchange(writer)
     return times
 
 
 def download(reader: Replica) -> Times:
-    """All pages."""
+    """All pages, one after another."""
     pages: list[Times] = []
     more = True
     while more:
@@ -85,23 +80,34 @@ def download(reader: Replica) -> Times:
     return Times(*(sum(part) for part in zip(*pages, strict=True)))
 
 
-def transfers(world: World) -> dict[str, list[float]]:
-    """Actions per second: in the whole, and by the server's share alone."""
+def transfers(world: World) -> list[list[object]]:
+    """Actions per second of a whole sync, and of its exchanges taken apart, in turns.
+
+    A sync asks for the next page while it takes one in, so it takes less than its parts.
+    """
     writer, reader = world.replica("ann"), world.replica("bob")
-    up, down = [], []
-    for _ in range(TURNS):
-        up.append(upload(writer))
-        down.append(download(reader))
-    return {
-        f"{name} of {UPLOAD:,}": [
-            UPLOAD / median(times.whole for times in all_times),
-            UPLOAD / median(times.server for times in all_times),
-            median(times.ask for times in all_times) * 1e6 / UPLOAD,
-            median(times.server for times in all_times) * 1e6 / UPLOAD,
-            median(times.take for times in all_times) * 1e6 / UPLOAD,
-        ]
-        for name, all_times in (("upload", up), ("download", down))
-    }
+    rows: list[list[object]] = []
+    for count in (FEW, UPLOAD):
+        whole: dict[str, list[float]] = {"upload": [], "download": []}
+        apart: dict[str, list[Times]] = {"upload": [], "download": []}
+        for _ in range(TURNS):
+            apart["upload"].append(upload(writer, count))
+            apart["download"].append(download(reader))
+            create(writer, count)
+            whole["upload"].append(seconds(writer.sync))
+            whole["download"].append(seconds(reader.sync))
+        for name, times in apart.items():
+            server_s = median(one.server for one in times)
+            parts = zip(*times, strict=True)
+            rows.append(
+                [
+                    f"{name} of {count:,}",
+                    count / median(whole[name]),
+                    count / server_s,
+                    *(median(part) * 1e6 / count for part in parts),
+                ]
+            )
+    return rows
 
 
 def noops_ms(young: World, old: World) -> tuple[float, float]:
@@ -191,14 +197,14 @@ def main() -> None:
     tell(
         "server-transfers: through HTTP into durable PostgreSQL and back",
         ["work", "actions/s", "by the server alone", "asking, us", "server, us", "taking in, us"],
-        [[work, *figures] for work, figures in moved.items()],
+        moved,
     )
     tell(
         "server-latencies: what depends on history, and what must not",
         ["work", "ms", "compared with", "ms there", "ratio"],
         [
             [
-                f"noop behind {TURNS * UPLOAD:,} actions",
+                f"noop behind {2 * TURNS * (FEW + UPLOAD):,} actions",
                 old,
                 "noop without history",
                 young,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from aiohttp import ClientResponse, web
@@ -15,9 +18,10 @@ from tests.replica import shop
 from tests.replica.shop import create_counter
 from tests.server.running import Running, free_port, running, token
 
+from synchrotron import Replica
 from synchrotron.client.http import HttpTransport
 from synchrotron.client.token import user_of
-from synchrotron.core.messages import SnapshotChunk, SnapshotRequest
+from synchrotron.core.messages import SnapshotChunk, SnapshotRequest, SyncAnswer, SyncRequest
 from synchrotron.errors import (
     Blocked,
     Offline,
@@ -253,6 +257,69 @@ def test_a_snapshot_that_breaks_off_is_resumed(memory: MemoryServer) -> None:
             broken.close()
 
 
+# ---- pages that are asked for ahead ------------------------------------------------------
+
+
+class Ahead(HttpTransport):
+    """Notes what is asked ahead; `before` is done before each of these."""
+
+    def __init__(self, url: str, token: Callable[[], str]) -> None:
+        super().__init__(url, token, user="bob")
+        self.begun: list[SyncRequest] = []
+        self.before: Callable[[], object] = lambda: None
+
+    def begin(self, request: SyncRequest) -> Callable[[], SyncAnswer]:
+        self.begun.append(request)
+        self.before()
+        return super().begin(request)
+
+
+@pytest.fixture
+def behind() -> Iterator[tuple[Replica, Ahead]]:
+    """Bob's replica has six pages to fetch. His second token has expired."""
+    memory = MemoryServer(shop.app, EVERYONE, page_events=10)
+    tokens = iter([token("bob"), token("bob", valid_s=-100), token("bob")])
+    with running(memory) as serving:
+        transport = Ahead(serving.url, lambda: next(tokens))
+        with (
+            shop.app.open(":memory:", transport=transport) as b,
+            shop.app.open(":memory:", transport=memory.connect("alice")) as a,
+        ):
+            b.sync()
+            for i in range(55):
+                a.run(create_counter, id=f"{i:04}")
+            a.sync()
+            yield b, transport
+        transport.close()
+
+
+def test_pages_are_asked_for_ahead(behind: tuple[Replica, Ahead]) -> None:
+    b, transport = behind
+    assert b.sync().received == 55
+    assert [request.question.cursor for request in transport.begun] == [10, 20, 30, 40, 50]
+
+
+def test_a_token_that_is_refused_ahead_is_replaced(behind: tuple[Replica, Ahead]) -> None:
+    b, transport = behind
+
+    def forget() -> None:
+        if len(transport.begun) == 2:
+            transport._token.forget(transport._token.present())
+
+    transport.before = forget
+    assert b.sync().received == 55
+
+
+def test_what_is_asked_ahead_can_be_given_up(behind: tuple[Replica, Ahead]) -> None:
+    b, transport = behind
+    wait = transport.begin(b._engine.ask(upload=False))
+    transport.cancel()
+    with contextlib.suppress(Offline):  # unless the answer was faster
+        wait()
+    assert not transport._loop._waiting
+    assert b.sync().received == 55
+
+
 # ---- what a server refuses -------------------------------------------------------------
 
 
@@ -345,3 +412,41 @@ class other_server:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+# ---- proxies ---------------------------------------------------------------------------
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Refuses everything, and remembers what it was asked for and with which credentials."""
+
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_POST(self) -> None:
+        self.asked.append((self.path, self.headers["proxy-authorization"]))
+        self.send_error(503)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is written to stderr."""
+
+
+@pytest.mark.parametrize("bypassed", [False, True])
+def test_the_environments_proxy_is_used_unless_it_names_the_server(
+    bypassed: bool, served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Proxy.asked.clear()
+    with HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, f"http://ann:secret@127.0.0.1:{proxy.server_port}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "127.0.0.1" if bypassed else "elsewhere.example")
+        with shop.app.open(":memory:", server=served.url, token=token("alice")) as a:
+            if bypassed:
+                assert a.sync().rebased == 1
+            else:
+                with pytest.raises(Offline, match="answers 503"):
+                    a.sync()
+        proxy.shutdown()
+    credentials = "Basic " + b64encode(b"ann:secret").decode()
+    assert Proxy.asked == ([] if bypassed else [(f"{served.url}/v1/snapshot", credentials)])

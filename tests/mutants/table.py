@@ -274,15 +274,28 @@ MUTANTS = (
     Mutant(
         "F4: what a snapshot names as accepted is run again",
         "replica/floors.py",
-        "    accepted = set(head.accepted)\n",
-        "    accepted = set[str]()\n",
+        "    accepted, pruned = set(head.accepted), set(head.pruned or ())\n",
+        "    accepted, pruned = set[str](), set(head.pruned or ())\n",
     ),
     Mutant(
         "H11: in a new epoch own records are not sent again",
         "replica/floors.py",
-        "elif entry.pending or (new_epoch and entry.record.id not in accepted):",
+        "elif entry.pending or (new_epoch and entry.record.id not in accepted | pruned):",
         "elif entry.pending:",
         seed=4,
+    ),
+    Mutant(
+        "H11: what left the log does not come back",
+        "replica/floors.py",
+        "        for record, _ in set_aside.remembered():\n",
+        "        for record, _ in ():\n",
+        seed=25,
+    ),
+    Mutant(
+        "O6: a snapshot tells of the present client alone",
+        "testing/exchanges.py",
+        "        if not self._is_same_user(client, offer.id):\n",
+        "        if split_action_id(offer.id)[0] != client:\n",
     ),
     # ---- the server --------------------------------------------------------------------
     Mutant(
@@ -344,6 +357,13 @@ MUTANTS = (
         "        return any(seq >= state.pruned and state.token_of(seq) != token "
         "for seq, token in known)\n",
         "        return not known\n",
+    ),
+    Mutant(
+        "a reply is taken for how an action ran, though it was replayed since",
+        "store/log.py",
+        "AND seq IS NULL AND changes IS NOT NULL ",
+        "AND seq IS NULL ",
+        seed=0,
     ),
     Mutant(
         "a reply is taken for what is applied by now",

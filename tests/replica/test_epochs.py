@@ -74,15 +74,44 @@ def test_whoever_synced_nothing_since_the_backup_notices_nothing(world, counts):
     assert counts(a) == counts(b) == counts(world.server) == {"x": 1}
 
 
-def test_what_was_pruned_here_and_lost_there_is_not_forgotten_silently(world, after_backup, counts):
-    a, _, backup, lost = after_backup
-    a.prune()
+@pytest.mark.parametrize("how", ["pruned", "rebased"])
+def test_what_left_the_log_here_and_was_lost_there_comes_back(world, after_backup, counts, how):
+    a, b, backup, lost = after_backup
+    if how == "pruned":
+        a.prune(keep=0)
+    else:
+        wish = a._engine.ask_snapshot()
+        a._engine.take_snapshot(wish, world.server.snapshot("alice", wish))
+    assert a.log() == []
     world.server.restore(backup)
+    assert counts(world.server) == {"x": 0}
 
     a.sync()
 
-    assert counts(a) == counts(world.server)
-    assert lost.outcome.state in ("accepted", "parked")
+    assert lost.outcome.state == "accepted"
+    assert counts(a) == counts(world.server) == {"x": 1}
+    assert len(world.server.history) == 2, "what it had is not accepted again"
+    world.settle(b, a)
+    assert counts(b) == {"x": 1}
+
+
+def test_a_snapshot_from_before_the_server_was_put_back_once_more_loses_nothing(
+    world, after_backup, counts
+):
+    """The snapshot says that the action is accepted, and comes when that is not so any more."""
+    a, _, backup, lost = after_backup
+    later = world.server.backup()
+    world.server.restore(later)
+    wish = a._engine.ask_snapshot(new_epoch=True)
+    chunks = list(world.server.snapshot("alice", wish))
+    world.server.restore(backup)
+    a._engine.take_snapshot(wish, chunks, new_epoch=True)
+    assert lost.outcome.state == "accepted"
+
+    world.settle(a)
+
+    assert lost.outcome.state == "accepted"
+    assert counts(a) == counts(world.server) == {"x": 1}
 
 
 def test_running_goes_on_with_new_ids_after_it(world, after_backup, counts):

@@ -265,6 +265,110 @@ def test_while_pages_are_coming_nothing_is_uploaded_in_vain(make_world, counts):
     assert counts(a) != counts(b) == counts(world.server)
 
 
+class Ahead(Wire):
+    """A wire on which answers can be waited for later. `during` happens while one is on its way."""
+
+    def __init__(self, connection, clock):
+        super().__init__(connection, clock)
+        self.begun = []
+        self.during = lambda: None
+
+    def begin(self, request):
+        self.begun.append(request)
+        answer = self.exchange(request)
+        self.during()
+
+        def wait():
+            if self._losses:
+                self._losses.clear()
+                raise Offline("the answer was lost")
+            return answer
+
+        return wait
+
+
+@pytest.fixture
+def many_pages(make_world):
+    """Bob has six pages to fetch, over a wire that overlaps."""
+    world = make_world(page_events=10)
+    a, b = world.synced("alice"), world.synced("bob", "b.db")
+    many(a, *(f"{i:04}" for i in range(55)))
+    a.sync()
+    wire = b._syncing._transport = Ahead(world.server.connect("bob"), world.clock)
+    return world, b, wire
+
+
+@pytest.mark.spec("F2a")
+def test_the_next_page_is_asked_for_before_one_is_taken_in(many_pages, counts):
+    world, b, wire = many_pages
+    where = []
+    wire.during = lambda: where.append(b._engine.state().cursor)
+
+    report = b.sync()
+
+    assert [request.question.cursor for request in wire.begun] == [10, 20, 30, 40, 50]
+    assert where == [0, 10, 20, 30, 40], "the page before was not taken in yet"
+    assert (report.received, report.rounds, len(wire.sent)) == (55, 6, 6)
+    assert counts(b) == counts(world.server)
+
+
+@pytest.mark.spec("F2a", "O7")
+def test_what_is_asked_ahead_is_on_the_disk_before_it_is_sent(many_pages):
+    _, b, wire = many_pages
+    wire.during = lambda: tokens.append(b._engine.state().tokens[-1])
+    tokens = []
+    b.sync()
+    assert tokens == [request.exchange.token for request in wire.begun]
+
+
+@pytest.mark.spec("F2a")
+def test_a_page_asked_ahead_is_void_where_the_floor_moved_meanwhile(many_pages, counts):
+    world, b, wire = many_pages
+    wire.during = lambda: b.prune(keep=3)
+    b.sync()
+    assert b._engine.state().floor is not None
+    assert len(wire.sent) > 6, "some came in vain"
+    assert counts(b) == counts(world.server)
+
+
+@pytest.mark.spec("F2a", "M3")
+def test_an_answer_that_was_waited_for_and_lost_does_no_harm(many_pages, counts):
+    world, b, wire = many_pages
+    wire.during = lambda: wire.lose("answer") if len(wire.begun) == 3 else None
+    with pytest.raises(Offline):
+        b.sync()
+    assert len(counts(b)) == 30, "what came before is there"
+    b.sync()
+    assert counts(b) == counts(world.server)
+
+
+@pytest.mark.spec("F2a", "H3")
+def test_what_is_run_between_pages_is_sent_after_the_last(many_pages, counts):
+    world, b, wire = many_pages
+    wire.during = lambda: many(b, f"mine {len(wire.begun)}")
+    b.sync()
+    assert [len(request.actions) for request in wire.sent] == [0] * 6 + [5]
+    assert counts(b) == counts(world.server)
+
+
+@pytest.mark.spec("F2a", "H11")
+def test_a_server_put_back_between_two_pages_is_noticed(many_pages, counts):
+    world, b, wire = many_pages
+    backup = world.server.backup()
+    c = world.synced("carol")
+    many(c, *(f"lost {i}" for i in range(25)))
+    c.sync()
+
+    def put_back():
+        if len(wire.begun) == 6:
+            world.server.restore(backup)
+
+    wire.during = put_back
+    b.sync()
+    assert len(counts(b)) == 55
+    assert counts(b) == counts(world.server)
+
+
 def test_a_part_that_is_kept_answers_no_question(world):
     a = world.synced("alice")
     request = a._engine.ask()

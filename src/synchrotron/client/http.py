@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -70,6 +71,10 @@ class HttpTransport:
         self._token.user = self._token.user or user
         self._dice = dice or random.Random()
         self._session: aiohttp.ClientSession | None = None
+        # Not by aiohttp's `trust_env`, which reads the environment and a .netrc for each request:
+        # a third of the time of an exchange without news.
+        bypassed = proxy_bypass(parts.netloc.rpartition("@")[2])
+        self._proxy = None if bypassed else getproxies().get(parts.scheme)
         self._interrupted = threading.Event()
 
     # ---- who ------------------------------------------------------------------------
@@ -91,6 +96,18 @@ class HttpTransport:
         self._interrupted.clear()  # what was given up was an earlier one
         body = encode_json(request)
         return self._authorized(lambda token: self._loop.run(self._exchange(token, body)))
+
+    def begin(self, request: SyncRequest) -> Callable[[], SyncAnswer]:
+        """Send a request, and wait for its answer later."""
+        wait = self._loop.begin(self._exchange(self._token.present(), encode_json(request)))
+
+        def answer() -> SyncAnswer:
+            try:
+                return wait()
+            except Unauthorized:  # nothing was done: ask with another token
+                return self.exchange(request)
+
+        return answer
 
     async def _exchange(self, token: str, body: bytes) -> SyncAnswer:
         async with self._request("POST", "/v1/sync", token, body, JSON) as response:
@@ -246,7 +263,7 @@ class HttpTransport:
         self, method: str, path: str, token: str, body: bytes | None, accept: str
     ) -> aiohttp.ClientResponse:
         if self._session is None:
-            self._session = aiohttp.ClientSession(auto_decompress=False, trust_env=True)
+            self._session = aiohttp.ClientSession(auto_decompress=False)
         headers = {
             "authorization": f"Bearer {token}",
             "accept": accept,
@@ -264,6 +281,7 @@ class HttpTransport:
                 self._url + path,
                 data=body,
                 headers=headers,
+                proxy=self._proxy,
                 timeout=timeout,
                 allow_redirects=False,
             )

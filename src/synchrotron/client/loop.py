@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
@@ -40,17 +40,24 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for some work to be done. Raises what it raises, and `Offline` if cancelled."""
+        return self.begin(work)()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Callable[[], T]:
+        """Begin some work that `cancel` may end; the function waits for it, as `run` does."""
         future = self.start(work)
         self._waiting.add(future)
-        try:
-            return future.result()
-        except CancelledError:
-            raise Offline("the request was given up") from None
-        except BaseException:  # such as a KeyboardInterrupt while waiting
-            future.cancel()
-            raise
-        finally:
-            self._waiting.discard(future)
+        future.add_done_callback(self._waiting.discard)
+
+        def wait() -> T:
+            try:
+                return future.result()
+            except CancelledError:
+                raise Offline("the request was given up") from None
+            except BaseException:  # such as a KeyboardInterrupt while waiting
+                future.cancel()
+                raise
+
+        return wait
 
     def cancel(self) -> None:
         """Give up whatever is waited for."""

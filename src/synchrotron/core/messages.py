@@ -38,7 +38,7 @@ _Part = Annotated[int, Meta(ge=1, le=PARTS_MAX)]
 # ---- patches on their way ---------------------------------------------------------
 
 
-class RowPatch(Struct, frozen=True):
+class RowPatch(Struct, frozen=True, gc=False):
     """A patch on its way. `op` is None for a removal: the action no longer changes the row."""
 
     table: str
@@ -71,7 +71,7 @@ def row_patch(target: Target, patch: Patch | None) -> RowPatch:
     )
 
 
-class KnownPatch(RowPatch, frozen=True, kw_only=True):
+class KnownPatch(RowPatch, frozen=True, kw_only=True, gc=False):
     """A patch as the server holds it."""
 
     seq: _Seq
@@ -112,7 +112,7 @@ class Question(Struct, frozen=True):
     audiences: list[Audience]
 
 
-class SentAction(Struct, frozen=True):
+class SentAction(Struct, frozen=True, gc=False):
     """A pending action with the patches that the replica computed for it.
 
     `formerly` are the ids that it had before its file was restored or copied: another
@@ -124,7 +124,7 @@ class SentAction(Struct, frozen=True):
     formerly: list[_ActionId] = []
 
 
-class SentCorrection(Struct, frozen=True):
+class SentCorrection(Struct, frozen=True, gc=False):
     """A replacement for the patch of an accepted action on one row in one audience."""
 
     action_id: _ActionId
@@ -159,7 +159,7 @@ class SyncRequest(Struct, frozen=True):
             raise ValueError(f"part {self.part} of {self.parts}")
 
 
-class Offer(Struct, frozen=True):
+class Offer(Struct, frozen=True, gc=False):
     """An action whose fate the replica asks about."""
 
     id: _ActionId
@@ -200,7 +200,7 @@ class SnapshotRequest(Struct, frozen=True):
 # ---- the download -----------------------------------------------------------------
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """An accepted action with its present patches in the user's audiences."""
 
     record: ActionRecord
@@ -208,7 +208,7 @@ class Event(Struct, frozen=True):
     patches: list[KnownPatch]
 
 
-class FloorRow(Struct, frozen=True):
+class FloorRow(Struct, frozen=True, gc=False):
     """A row as it stands at the replica's floor; `values` is None where there is none."""
 
     table: str
@@ -250,7 +250,7 @@ class Answer(Struct, frozen=True, kw_only=True, tag_field="kind"):
     floor: _OrderKey | None = None
 
 
-class Accepted(Struct, frozen=True):
+class Accepted(Struct, frozen=True, gc=False):
     """An action is stored. `order_key` is the stored one, which a retry takes over (H4)."""
 
     id: _ActionId
@@ -258,7 +258,7 @@ class Accepted(Struct, frozen=True):
     order_key: _OrderKey
 
 
-class Corrected(Struct, frozen=True):
+class Corrected(Struct, frozen=True, gc=False):
     """What became of a correction: its seq, or None where it was denied (S5)."""
 
     action_id: _ActionId
@@ -333,7 +333,7 @@ class Duplicate(Answer, frozen=True, tag="duplicate"):
     """The exchange was decided before; this one did nothing."""
 
 
-class Fate(Struct, frozen=True):
+class Fate(Struct, frozen=True, gc=False):
     """What became of an offered id: the seed stored under it, or `pruned`."""
 
     id: _ActionId

@@ -40,7 +40,7 @@ class Target(NamedTuple):
         return RowKey(self.table, self.key)
 
 
-class Patch(msgspec.Struct, frozen=True, array_like=True):
+class Patch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An `insert` (all columns), an `update` (changed columns) or a `delete`.
 
     `columns` is a JSON object in canonical form; `{}` for a delete.
@@ -66,7 +66,7 @@ def update(values: Values) -> Patch:
     return Patch("update", text_of(values))
 
 
-class Known(msgspec.Struct, frozen=True, array_like=True):
+class Known(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A patch as the server last gave it; `patch` is None where a correction removed it.
 
     `basis` is the seq up to which it takes everything into account.

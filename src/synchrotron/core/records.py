@@ -20,7 +20,7 @@ VERSION_MAX = 2**31 - 1
 _HEX_DIGITS = b"0123456789abcdef"
 
 
-class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ActionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One run of an action. An invalid one cannot be built.
 
     `args` are JSON values by name. `now` is the moment of the first run and never

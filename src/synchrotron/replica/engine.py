@@ -19,6 +19,7 @@ from synchrotron.app.undo import Undone
 from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, to_datetime
 from synchrotron.core.ids import ActionId, Entropy, action_id, new_seed
 from synchrotron.core.messages import (
+    Download,
     Duplicate,
     Exchange,
     Install,
@@ -45,6 +46,7 @@ from synchrotron.replica.exchange import (
     Taken,
     Taking,
     ask,
+    ask_ahead,
     ask_snapshot,
     is_answer_to,
     is_mended,
@@ -220,6 +222,13 @@ class Engine:
         """The next request; it is on the disk when this returns (O6, O7)."""
         with self._changing_state(durable=True) as state:
             request = ask(self.store, state, self._entropy, upload=upload)
+            self._asked = (request.exchange.token, self._clock())
+            return request
+
+    def ask_ahead(self, download: Download) -> SyncRequest:
+        """The request for the next page, while this one is still to be taken in."""
+        with self._changing_state(durable=True) as state:
+            request = ask_ahead(self.store, state, self._entropy, download)
             self._asked = (request.exchange.token, self._clock())
             return request
 

@@ -111,7 +111,7 @@ def question_of(state: State) -> Question:
 def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRequest:
     """Make a request. Call it in a durable transaction, and send it only after."""
     exchange = _number(state, entropy)
-    pending = store.log.pending() if upload else []
+    pending = store.log.to_send() if upload else []
     if pending:
         store.log.mark_sent(exchange.number)
     store.write_state(state)
@@ -122,12 +122,8 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
         exchange,
         question_of(state),
         [
-            SentAction(
-                entry.record,
-                [row_patch(t, e.applied) for t, e in entry.effects.items() if e.applied],
-                renamed.former_ids(entry.record.id) if some_renamed else [],
-            )
-            for entry in pending
+            SentAction(record, patches, renamed.former_ids(record.id) if some_renamed else [])
+            for record, patches in pending
         ],
         [
             SentCorrection(entry.record.id, row_patch(target, effect.applied))
@@ -138,6 +134,23 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
         state.migrations,
         seen=state.seen,
         seen_token=state.seen_token,
+    )
+
+
+def ask_ahead(store: Store, state: State, entropy: Entropy, download: Download) -> SyncRequest:
+    """Ask for the page after one that is not taken in yet. In a durable transaction.
+
+    The answer counts only if the replica is by then where that page leads to.
+    """
+    exchange = _number(state, entropy)
+    store.write_state(state)
+    seen = max((state.seen, state.seen_token), (download.newest, download.newest_token))
+    return SyncRequest(
+        exchange,
+        Question(download.horizon, download.token, state.floor, sorted(download.audiences)),
+        schema=state.migrations,
+        seen=seen[0],
+        seen_token=seen[1],
     )
 
 
@@ -179,13 +192,18 @@ def ask_snapshot(
     store.write_state(state)
     renamed = SetAside(store.writer)
     entries = list(store.log.own()) if new_epoch else store.log.pending()
+    remembered = renamed.remembered() if new_epoch else []
     # What was withdrawn may have been accepted all the same, where its answer was lost.
     withdrawn = [record for record, _ in renamed.withdrawn()]
     return SnapshotRequest(
         exchange,
         [
             Offer(record.id, record.seed, renamed.former_ids(record.id))
-            for record in (*(entry.record for entry in entries), *withdrawn)
+            for record in (
+                *(entry.record for entry in entries),
+                *withdrawn,
+                *(record for record, _ in remembered),
+            )
         ],
         state.migrations,
         resume=resume,
@@ -301,12 +319,16 @@ class Taking:
     def _stored(self, request: SyncRequest, answer: Ok) -> Next:
         """The answer means exactly what was sent, not what is applied by now."""
         present = frozenset(answer.download.audiences)
-        sent = {action.record.id: _patches(action) for action in request.actions}
-        records = {action.record.id: action.record for action in request.actions}
+        done = self._accept_runs(request, answer, present)
+        actions = [action for action in request.actions if action.record.id not in done]
+        sent = {action.record.id: _patches(action) for action in actions}
+        records = {action.record.id: action.record for action in actions}
         entries: dict[ActionId, Entry] = {e.record.id: e for e in self._corrected(request)}
         # A retry's patches that differ from the stored ones became corrections (H4).
         differing = {(c.action_id, c.target) for c in answer.corrected}
         for accepted in answer.accepted:
+            if accepted.id in done:
+                continue
             id, record = accepted.id, records[accepted.id]
             entry = self.revision.find(record) or self._brought_back(record, accepted)
             if entry is not None:
@@ -336,6 +358,27 @@ class Taking:
         for entry, target, patch in denied:
             self._deny(entry, target, patch)
         return next._replace(again=True, rebase=True) if self._is_missing_rows else next
+
+    def _accept_runs(
+        self, request: SyncRequest, answer: Ok, present: frozenset[Audience]
+    ) -> set[ActionId]:
+        """Mark what was sent just as it ran, and stored so: most of it, without reading it.
+
+        What is left, the server took in another form or place, or it was replayed meanwhile.
+        """
+        seqs = {accepted.id: accepted for accepted in answer.accepted}
+        differing = {correction.action_id for correction in answer.corrected}
+        plain = [
+            (accepted.seq, sent.record)
+            for sent in request.actions
+            if (accepted := seqs.get(sent.record.id)) is not None
+            and accepted.order_key == sent.record.order_key
+            and accepted.id not in differing
+            and all(patch.audience in present for patch in sent.patches)
+        ]
+        done = self.revision.accept_runs(plain)
+        self.report.uploaded += len(done)
+        return done
 
     def _brought_back(self, record: ActionRecord, accepted: Accepted) -> Entry | None:
         """An action that was set aside since it was sent: another request was refused for it."""

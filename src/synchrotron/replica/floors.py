@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from msgspec import structs
 
 from synchrotron.core.clock import FIRST, Timestamp, order_key, tick, timestamp_of
-from synchrotron.core.ids import Audience, Seq, action_id
+from synchrotron.core.ids import Audience, Seq, action_id, split_action_id
 from synchrotron.core.messages import SnapshotHead
 from synchrotron.core.records import ActionRecord
 from synchrotron.replica.outcomes import RESTORED, Outcome, SetAside, outcome_of
@@ -63,13 +63,19 @@ def rebase(
 ) -> Revised:
     """Replace rows and history by a staged snapshot; keep the pending actions (F4).
 
-    In a `new_epoch` own records that the server no longer has become pending again (H11).
+    In a `new_epoch` own records that the server no longer has become pending again (H11), also
+    those that have left the log.
     """
     head = staging.head
     assert head is not None
     accepted, pruned = set(head.accepted), set(head.pruned or ())
     set_aside = SetAside(store.writer)
-    kept = []
+    kept: list[Entry] = []
+    if new_epoch:
+        for record, _ in set_aside.remembered():
+            if record.id not in accepted | pruned:
+                set_aside.take(record.id)
+                kept.append(Entry(split_action_id(record.id)[1], record, None, {}))
     for entry in store.log.all():
         state.n = max(state.n, entry.position)
         if not entry.own:
@@ -86,6 +92,7 @@ def rebase(
         elif not pruned.isdisjoint((record.id, *set_aside.former_ids(record.id))):
             unsure = structs.replace(outcome, reason="restored", detail=RESTORED)
             set_aside.put(record, unsure)
+    kept.sort(key=lambda entry: entry.key)
     known = state.audiences
     replaced = _replace_rows(store, staging)
     store.log.clear()

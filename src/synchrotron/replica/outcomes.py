@@ -15,6 +15,8 @@ from synchrotron.store.log import Entry
 
 OutcomeState = Literal["discarded", "parked", "rejected", "changed", "accepted", "pending"]
 Reason = Literal["denied", "invalid", "left", "restored"]
+REMEMBERED_MAX = 2_000
+"""So many own actions that left the log come back at most where a server lost them (H11)."""
 RESTORED = "the server has had an action under this id, and cannot tell whether it was this one"
 
 
@@ -112,6 +114,12 @@ class SetAside:
     def withdrawn(self) -> Iterator[tuple[ActionRecord, Outcome]]:
         """Parked and discarded ones. The server may have them all the same (R4)."""
         return self._some(None, "state IN ('parked', 'discarded')")
+
+    def remembered(self) -> list[tuple[ActionRecord, Outcome]]:
+        """The newest of those that the server had when they left the log, in order."""
+        were_there = "state IN ('accepted', 'changed', 'rejected')"
+        found = self._some(None, f"{were_there} ORDER BY seq DESC LIMIT {REMEMBERED_MAX}")
+        return sorted(found, key=lambda f: f[0].order_key)
 
     def _some(
         self, server_floor: OrderKey | None, where: str, *values: str

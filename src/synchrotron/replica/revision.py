@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import apsw
@@ -24,7 +25,7 @@ import apsw
 from synchrotron.app.action import Action
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before, Decision, decide
-from synchrotron.core.ids import ActionId, Audience, Seq
+from synchrotron.core.ids import ActionId, Audience, Seq, split_action_id
 from synchrotron.core.patches import Patch, RowKey, Target
 from synchrotron.core.plan import FastForward, InStep, Rewind, make_plan
 from synchrotron.core.records import ActionRecord
@@ -92,6 +93,7 @@ class Revision:
         self._floor_rows: dict[Target, Image | None] = {}
         self._left: set[Audience] = set()
         self._outcomes: dict[int, Outcome] = {}
+        self._stored: dict[int, tuple[OrderKey, Outcome]] = {}
         self._parked: list[Outcome] = []
         self._tables: set[str] = set()
         self._ahead = Ahead((), self._write_images, NOTHING)
@@ -141,6 +143,20 @@ class Revision:
     def looked_at(self) -> Iterable[Entry]:
         """The entries that this revision has read or added."""
         return self._entries.values()
+
+    def accept_runs(self, runs: Iterable[tuple[Seq, ActionRecord]]) -> set[ActionId]:
+        """Mark own runs as stored by the server with what they did; give which were just that.
+
+        They are marked in the log at once: nothing of them was read before.
+        """
+        by_position = {split_action_id(record.id)[1]: (seq, record) for seq, record in runs}
+        marked = self._log.accept_runs(
+            (seq, seq, n, record.order_key) for n, (seq, record) in by_position.items()
+        )
+        for n in marked:
+            seq, record = by_position[n]
+            self._stored[n] = record.order_key, Outcome(id=record.id, state="accepted", seq=seq)
+        return {outcome.id for _, outcome in self._stored.values()}
 
     def with_corrections(self) -> list[Entry]:
         """Accepted actions with corrections to send."""
@@ -234,7 +250,7 @@ class Revision:
         known = self._entries.get(entry.position)
         if known is not None:
             return known
-        if entry.own:  # as it was before the revision
+        if entry.own and entry.position not in self._stored:  # as it was before the revision
             self._outcomes[entry.position] = outcome_of(entry, None)
         self._entries[entry.position] = entry
         return entry
@@ -612,13 +628,16 @@ class Revision:
     def _news(self, replayed: list[Entry]) -> list[Outcome]:
         """Own actions whose outcome is another than before, in order."""
         entries = {entry.position: entry for entry in replayed} | self._changed
-        news = list(self._parked)
-        for entry in sorted(entries.values(), key=_key):
+        news = {at: stored for at, stored in self._stored.items() if at not in self._removed}
+        for entry in entries.values():
             if entry.own and entry.position not in self._removed:
                 now = outcome_of(entry, None)
                 if _tells(now) != _tells(self._outcomes.get(entry.position)):
-                    news.append(now)
-        return news
+                    news[entry.position] = entry.key, now
+        return [
+            *self._parked,
+            *(outcome for _, outcome in sorted(news.values(), key=itemgetter(0))),
+        ]
 
 
 def _key(turn: Place | Entry) -> OrderKey:

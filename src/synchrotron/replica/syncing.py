@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from synchrotron.core.clock import span
-from synchrotron.core.messages import Staged, SyncAnswer, SyncRequest
+from synchrotron.core.messages import Behind, Ok, Staged, SyncAnswer, SyncRequest
 from synchrotron.errors import Blocked, Offline, Unauthorized, UsageError, WrongUser
 from synchrotron.replica.engine import Engine
 from synchrotron.replica.events import Listeners, SyncReport, logger
 from synchrotron.replica.exchange import SKEW_MS_MAX, Next, Taken, cut
 from synchrotron.replica.outcomes import Outcome
-from synchrotron.replica.transport import SignsIn, Transport
+from synchrotron.replica.transport import Overlaps, SignsIn, Transport
 
 ROUNDS_MAX = 1_000
 SENDINGS_MAX = 3
 
 Announce = Callable[[set[str], list[Outcome]], None]
 """Told of each commit: the tables that changed, and outcomes that are new."""
+
+
+NEXT_PAGE = Next(again=True, upload=False)
+
+
+class Asked(NamedTuple):
+    """A request that is on its way, and what waits for its answer."""
+
+    request: SyncRequest
+    answer: Callable[[], SyncAnswer]
 
 
 class Syncing:
@@ -97,10 +108,11 @@ class Syncing:
 
     def _exchange_all(self, transport: Transport, report: SyncReport) -> Next:
         next = Next(again=True, rebase=not self._engine.state().bootstrapped)
+        ahead: Asked | None = None
         while next.again:
             if report.rounds >= ROUNDS_MAX:
                 raise Blocked(f"no rest after {ROUNDS_MAX} exchanges")
-            taken = self._exchange(transport, next)
+            taken, ahead = self._exchange(transport, next, ahead)
             report.add(taken.report)
             self._tell(taken)
             next = taken.next
@@ -110,13 +122,30 @@ class Syncing:
             raise Blocked(next.blocked)
         return next
 
-    def _exchange(self, transport: Transport, next: Next) -> Taken:
+    def _exchange(
+        self, transport: Transport, next: Next, ahead: Asked | None
+    ) -> tuple[Taken, Asked | None]:
+        """One exchange, or the end of one that was begun; and what was begun meanwhile."""
         if next.rebase:
             wish = self._engine.ask_snapshot(new_epoch=next.new_epoch)
             chunks = transport.snapshot(wish)
-            return self._engine.take_snapshot(wish, chunks, new_epoch=next.new_epoch)
-        request = self._engine.ask(upload=next.upload)
-        return self._engine.take(request, deliver(transport, request))
+            return self._engine.take_snapshot(wish, chunks, new_epoch=next.new_epoch), None
+        if ahead is not None and next == NEXT_PAGE:
+            request, answer = ahead.request, ahead.answer()
+        else:  # if a page was asked for meanwhile, its answer is as good as lost
+            request = self._engine.ask(upload=next.upload)
+            answer = deliver(transport, request)
+        asked = self._ask_ahead(transport, answer)
+        return self._engine.take(request, answer), asked
+
+    def _ask_ahead(self, transport: Transport, answer: SyncAnswer) -> Asked | None:
+        """Let the server prepare the next page while this one is taken in."""
+        if not (isinstance(answer, Ok | Behind) and isinstance(transport, Overlaps)):
+            return None
+        if not answer.download.more:
+            return None
+        request = self._engine.ask_ahead(answer.download)
+        return Asked(request, transport.begin(request))
 
     def _tell(self, taken: Taken) -> None:
         logger.info("exchange: %s", taken.report)

@@ -40,6 +40,17 @@ class SignsIn(Protocol):
 
 
 @runtime_checkable
+class Overlaps(Protocol):
+    """Waits for an answer while the replica does something else."""
+
+    def begin(self, request: SyncRequest) -> Callable[[], SyncAnswer]:
+        """Send a request. The function waits for the answer, and raises what `exchange` does.
+
+        It need not be called: then the answer is as good as lost.
+        """
+
+
+@runtime_checkable
 class Listens(Protocol):
     """Hears of commits."""
 

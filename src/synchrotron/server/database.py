@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -175,8 +175,12 @@ Query: TypeAlias = tuple[Any, ...]
 """A statement and its parameters."""
 
 
-async def fetch_all(connection: Connection, *queries: Query) -> list[list[Any]]:
-    """What several statements give, in one round trip; [] for one that gives no rows."""
+async def fetch_all(connection: Connection, queries: Iterable[Query]) -> list[list[Any]]:
+    """What several statements give, in one round trip; [] for one that gives no rows.
+
+    PostgreSQL begins with the first while the next is still to be made: let `queries` make
+    them one after another where that takes its time.
+    """
     cursors: list[Any] = []
     failed: psycopg.Error | None = None
     try:

@@ -58,12 +58,14 @@ class Downloads:
         end = await self._page_end(question, events_max, bytes_max, newest)
         [[token, newest_token]], found = await fetch_all(
             self._connection,
-            (
-                "SELECT synchrotron.token_of(%s::bigint), synchrotron.token_of(%s::bigint)",
-                end,
-                newest,
-            ),
-            self._events_of(question, upto=end, newest=newest),
+            [
+                (
+                    "SELECT synchrotron.token_of(%s::bigint), synchrotron.token_of(%s::bigint)",
+                    end,
+                    newest,
+                ),
+                self._events_of(question, upto=end, newest=newest),
+            ],
         )
         page = await self._download(question, found, upto=end, horizon=end, token=token)
         return msgspec.structs.replace(

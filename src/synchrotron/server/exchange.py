@@ -180,17 +180,19 @@ class ExchangeTransaction:
         number, token = (exchange.number, exchange.token) if keep else (None, None)
         [[row]] = await fetch_all(  # with the BEGIN of this transaction
             self._connection,
-            (
-                "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint,"
-                " %s::bigint, %s, %s::int8multirange, %s::text[])",
-                self._user,
-                exchange.client_id,
-                cursor,
-                seen,
-                number,
-                token,
-                *ids_of(exchange.client_id, offers),
-            ),
+            [
+                (
+                    "SELECT * FROM synchrotron.begin_exchange(%s, %s, %s::bigint, %s::bigint,"
+                    " %s::bigint, %s, %s::int8multirange, %s::text[])",
+                    self._user,
+                    exchange.client_id,
+                    cursor,
+                    seen,
+                    number,
+                    token,
+                    *ids_of(exchange.client_id, offers),
+                )
+            ],
         )
         self.begun = begun = Begun(*row)
         self.now_ms = begun.now_ms if self._given_now_ms is None else self._given_now_ms
@@ -381,22 +383,24 @@ class ExchangeTransaction:
         others = [a for a in declared if a not in patched and formless_text(a) is None]
         _, [row], _ = await fetch_all(
             self._connection,
-            ("SAVEPOINT upload",),
-            (
-                "SELECT * FROM synchrotron.enter_upload(%s, %s, %s, %s::bigint, %s::text[],"
-                " %s::text[], %s::text[], %s::text[], %s::bigint, %s::json)",
-                self._alone,
-                self._user,
-                request.exchange.client_id,
-                question.cursor,
-                question.audiences,
-                wanted,
-                others,
-                plain_array(sent.record.order_key for sent in new),
-                self.now_ms,
-                keys_of(new, corrections, proposed),
-            ),
-            ("SAVEPOINT judgement",),
+            [
+                ("SAVEPOINT upload",),
+                (
+                    "SELECT * FROM synchrotron.enter_upload(%s, %s, %s, %s::bigint, %s::text[],"
+                    " %s::text[], %s::text[], %s::text[], %s::bigint, %s::json)",
+                    self._alone,
+                    self._user,
+                    request.exchange.client_id,
+                    question.cursor,
+                    question.audiences,
+                    wanted,
+                    others,
+                    plain_array(sent.record.order_key for sent in new),
+                    self.now_ms,
+                    keys_of(new, corrections, proposed),
+                ),
+                ("SAVEPOINT judgement",),
+            ],
         )
         seen, audiences, joined_floor, behind, writable, *rest = row
         rights = {audience: audience in writable for audience in (*wanted, *others)}

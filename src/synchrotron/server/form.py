@@ -40,6 +40,8 @@ INDEXED_BYTES_MAX = 2_000
 """Keys and audiences are indexed, and an entry of PostgreSQL's indexes holds 2,704 bytes."""
 
 
+VERSIONS = range(-(2**31), 2**31)
+"""What a column of PostgreSQL's type integer holds."""
 ESCAPED_BYTES_MAX = 6
 """Of one character in JSON."""
 
@@ -67,6 +69,15 @@ class Form:
             self.key_fault(table, sent.key) or _size_fault(sent) or self._values_fault(table, sent)
         )
 
+    @classmethod
+    def records_fit(cls, records: Sequence[ActionRecord]) -> bool:
+        """Whether all of these can be stored: in one go, since nearly always they can."""
+        try:
+            canonical([[record.name, record.args, record.audiences or ()] for record in records])
+        except ValueError:
+            return False
+        return all(record.version in VERSIONS for record in records)
+
     @staticmethod
     def record_fault(record: ActionRecord) -> str | None:
         """What keeps a record from being stored, if anything does."""
@@ -74,7 +85,7 @@ class Form:
             canonical([record.name, record.args, record.audiences or ()])
         except ValueError as error:
             return f"its record: {error}"
-        if not -(2**31) <= record.version < 2**31:
+        if record.version not in VERSIONS:
             return "its version does not fit in 32 bits"
         return None
 
@@ -118,7 +129,7 @@ def _is_plain(column: Column) -> bool:
 
 
 def _size_fault(sent: RowPatch) -> str | None:
-    rough = len(sent.audience) + sum(len(v) if isinstance(v, str) else 50 for v in sent.key)
+    rough = len(sent.audience) + sum([len(v) if isinstance(v, str) else 50 for v in sent.key])
     if rough * ESCAPED_BYTES_MAX <= INDEXED_BYTES_MAX // 2:
         return None
     size = len(text_of([sent.key, sent.audience]).encode())  # both are known to have a form

@@ -11,6 +11,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from msgspec import UNSET, UnsetType
+
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.fold import apply, fold
 from synchrotron.core.ids import Audience
@@ -74,13 +76,18 @@ class Life:
             yield key, row
             row = apply(row, self.patches[key])
 
-    def put(self, key: OrderKey, patch: Patch | None) -> None:
-        """Put a patch where it belongs, in place of one that is there."""
+    def put(
+        self, key: OrderKey, patch: Patch | None, after: Values | UnsetType | None = UNSET
+    ) -> None:
+        """Put a patch where it belongs, in place of one that is there.
+
+        `after` is the row after it at its place, if that is known already.
+        """
         is_last = not self.keys or key > self.keys[-1]
         if is_last:
             self.keys.append(key)
             self.patches[key] = patch
-            self.row = apply(self.row, patch)
+            self.row = apply(self.row, patch) if after is UNSET else after
         else:
             if key not in self.patches:
                 insort(self.keys, key)
@@ -120,18 +127,24 @@ class History:
         life = self._stored.get(place.target)
         return life is not None and place.order_key in life.patches
 
-    def stage(self, place: Place, patch: Patch | None) -> None:
-        target = place.target
+    def stage(
+        self,
+        key: OrderKey,
+        target: Target,
+        row: RowKey,
+        patch: Patch | None,
+        after: Values | UnsetType | None = UNSET,
+    ) -> None:
+        """Put a patch into the life of `target`, which is of `row`. See `Life.put`."""
         life = self._staged.get(target)
         if life is None:
             stored = self._stored.get(target)
             life = self._staged[target] = stored.copy() if stored else Life(None)
-            row = target.row
             if row in self._homes:
                 self._homes[row].add(target)
             else:
                 self._homes[row] = {target}
-        life.put(place.order_key, patch)
+        life.put(key, patch, after)
 
     def is_made_by(self, target: Target, patch: Patch | None) -> bool:
         """Whether a row was not there before, and is what this patch alone says."""

@@ -91,12 +91,16 @@ class OpenSnapshots:
 
 
 def check_size(settings: Settings, request: SyncRequest | SnapshotRequest) -> None:
-    """Raises `LimitExceeded` for a request of too many parts, actions or offers."""
+    """Raises `LimitExceeded` for a request of too many parts, actions or offers.
+
+    A snapshot is asked for in one part, and offers what an upload of all its parts may hold:
+    a replica that ran more before its first snapshot would else never get one.
+    """
     if isinstance(request, SnapshotRequest):
-        count = len(request.offers)
-    else:
-        count = len(request.actions) + len(request.corrections)
-        if request.parts > settings.parts_max:
-            raise LimitExceeded("parts_max", settings.parts_max)
-    if count > settings.actions_max:
+        if len(request.offers) > settings.actions_max * settings.parts_max:
+            raise LimitExceeded("actions_max", settings.actions_max)
+        return
+    if request.parts > settings.parts_max:
+        raise LimitExceeded("parts_max", settings.parts_max)
+    if len(request.actions) + len(request.corrections) > settings.actions_max:
         raise LimitExceeded("actions_max", settings.actions_max)

@@ -19,6 +19,7 @@ from synchrotron.core.ids import Audience
 from synchrotron.core.patches import RowKey, Values
 from synchrotron.server.database import Connection, Query, fetch, fetch_all
 from synchrotron.server.installed import Installed
+from synchrotron.server.parameters import batched
 from synchrotron.server.tables import WANTED, rows_json
 
 Home: TypeAlias = tuple[Audience, Values]
@@ -94,19 +95,24 @@ class Live:
             present[row.table] += [(row, home) for home in homes.items()]
         # Every deletion comes before any insertion of the same table; tables do not meet
         # in anything but foreign keys, which are deferred.
-        tables = list(present)
-        _, *moved, _ = await fetch_all(
-            self._connection,
-            ("SAVEPOINT change",),
-            *(self._writing(table, gone[table], present[table]) for table in tables),
-            ("SELECT synchrotron.check_constraints()",),
-        )
+        written: list[Sequence[tuple[RowKey, Home]]] = []
+
+        def queries() -> Iterator[Query]:
+            yield ("SAVEPOINT change",)
+            for table, those in present.items():
+                chunks = list(batched(those)) or [()]
+                written.extend(chunks)
+                yield self._writing(table, gone[table], chunks[0])
+                yield from (self._writing(table, (), chunk) for chunk in chunks[1:])
+            yield ("SELECT synchrotron.check_constraints()",)
+
+        _, *moved, _ = await fetch_all(self._connection, queries())
         for row, homes in rows.items():
             if len(homes) > 1:
                 raise _Violated(row, _several(homes))
-        for table, places in zip(tables, moved, strict=True):
+        for chunk, places in zip(written, moved, strict=True):
             if places:
-                raise _Violated(present[table][places[0][0]][0], _MOVED)
+                raise _Violated(chunk[places[0][0]][0], _MOVED)
 
     def _writing(
         self, table: str, gone: Sequence[RowKey], present: Sequence[tuple[RowKey, Home]]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -21,6 +22,16 @@ def plain_array(texts: Iterable[str]) -> str:
     Psycopg's own way takes a microsecond and a half for each.
     """
     return "{" + ",".join(texts) + "}"
+
+
+ROWS_PER_STATEMENT = 250
+"""PostgreSQL reads these while the next are written."""
+
+
+def batched(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Rows for one statement after another."""
+    for at in range(0, len(rows), ROWS_PER_STATEMENT):
+        yield rows[at : at + ROWS_PER_STATEMENT]
 
 
 def multirange(numbers: Iterable[int]) -> str:

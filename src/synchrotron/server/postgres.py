@@ -211,9 +211,11 @@ class PostgresAuthority:
         async with self._database.reading() as connection:
             _, [[seq, pruned, floor]], [[audiences, joined_floor]] = await fetch_all(
                 connection,
-                acting_as(user),
-                ("SELECT seq, pruned, floor FROM synchrotron.counter",),
-                standing_of(user, question),
+                [
+                    acting_as(user),
+                    ("SELECT seq, pruned, floor FROM synchrotron.counter",),
+                    standing_of(user, question),
+                ],
             )
             viewer, needs_rebase = viewer_of(user, question, audiences, joined_floor)
             if question.cursor < pruned or needs_rebase:

@@ -16,7 +16,7 @@ from synchrotron.server.asgi import Server
 GRACE_S = 20
 """So long a request may still take once the server is to stop."""
 
-GARBAGE_OBJECTS = 100_000
+GARBAGE_OBJECTS = 500_000
 """So many new ones are looked through for garbage at a time."""
 
 

@@ -22,6 +22,7 @@ from psycopg import errors
 from synchrotron.core.patches import Patch, Target, Values
 from synchrotron.server.database import Connection, fetch_all
 from synchrotron.server.installed import Installed
+from synchrotron.server.parameters import batched
 from synchrotron.server.tables import rows_json
 
 PARTS = 8
@@ -82,11 +83,12 @@ class Shadow:
 
     async def _try(self, writes: Sequence[Write]) -> dict[int, str]:
         statements = self._statements(dict(enumerate(writes, self._first_place)))
+        queries = (
+            (statement, rows_json(some)) for statement, rows in statements for some in batched(rows)
+        )
         _, *results, _ = await fetch_all(
             self._connection,
-            ("SAVEPOINT shadow",),
-            *((statement, rows_json(rows)) for statement, rows in statements),
-            ("ROLLBACK TO SAVEPOINT shadow",),
+            chain([("SAVEPOINT shadow",)], queries, [("ROLLBACK TO SAVEPOINT shadow",)]),
         )
         written = dict(chain.from_iterable(results))
         faults: dict[int, str] = {}

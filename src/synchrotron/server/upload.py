@@ -16,7 +16,8 @@ was written is rolled back to begin anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -269,10 +270,10 @@ class Judgement:
 
     async def _stage_set(self, actions: Sequence[SentAction]) -> Refused | None:
         """Judge and stage actions between which no right changes; the first that is denied."""
+        declared = [audience for sent in actions for audience in sent.record.audiences or ()]
         await self._read_rights(
-            audience
-            for sent in actions
-            for audience in (*(sent.record.audiences or ()), *(p.audience for p in sent.patches))
+            dict.fromkeys(patch.audience for sent in actions for patch in sent.patches)
+            | dict.fromkeys(declared)
         )
         faults: dict[ActionId, Fault] = {}
         writes: list[tuple[ActionId, Write]] = []
@@ -303,18 +304,23 @@ class Judgement:
                 return Fault(None, f"it declares {audience}, in which {user} may not write (H7)")
         return None
 
+    @cached_property
+    def _records_fit(self) -> bool:
+        return Form.records_fit([sent.record for sent in self._upload.actions])
+
     def _form_fault(self, sent: SentAction) -> Fault | None:
         """What denies an action whatever rows and rights there are."""
         record = sent.record
         if record.user != self._upload.user or record.client_id != self._upload.client:
             return Fault(None, "a replica uploads its own user's and its own client's actions (H9)")
-        if reason := self._installed.form.record_fault(record):
+        if not self._records_fit and (reason := self._installed.form.record_fault(record)):
             return Fault(None, reason)
         if record.order_key in self._upload.taken:
             return Fault(None, f"another action has the order key {record.order_key}")
+        proposed = self._upload.proposed
         seen: set[Target] = set()
         for patch in sent.patches:
-            fault, target, _, _ = self._upload.proposed[id(patch)]
+            fault, target, _, _ = proposed[id(patch)]
             if fault is not None:
                 return Fault(RowKey(patch.table, tuple(patch.key)), fault)
             if patch.op is None:
@@ -326,34 +332,37 @@ class Judgement:
 
     def _stage_action(self, sent: SentAction, writes: list[tuple[ActionId, Write]]) -> Fault | None:
         """Stage an action, and note the writes by which it is to be judged."""
-        record = sent.record
-        declared = None if record.audiences is None else frozenset(record.audiences)
-        staged: list[tuple[Place, Patch]] = []
+        record, proposed = sent.record, self._upload.proposed
+        staged: list[tuple[Target, Patch, Values | None]] = []
         for sent_patch in sent.patches:
-            _, target, _, patch = self._upload.proposed[id(sent_patch)]
+            _, target, _, patch = proposed[id(sent_patch)]
             assert patch is not None
-            if reason := self._write_fault(declared, target):
+            if reason := self._write_fault(record.audiences, target):
                 return Fault(target.row, reason)
             life = self._history.life(target)
             before = life.row_before(record.order_key)
+            after = apply(before, patch)
             if before is None and patch.op != "insert":
                 if not life.is_known():
                     return Fault(target.row, f"{target.audience} has no such row")
             else:
-                writes.append((record.id, Write(target, patch, before, apply(before, patch))))
-            staged.append((Place(record.order_key, target), patch))
-        for place, patch in staged:
-            self._stage(place, patch)
+                writes.append((record.id, Write(target, patch, before, after)))
+            staged.append((target, patch, after))
+        for target, patch, after in staged:
+            row = target.row
+            self._history.stage(record.order_key, target, row, patch, after)
+            self._unwritten[row] = None
         return None
 
     def _stage(self, place: Place, patch: Patch | None) -> None:
-        self._history.stage(place, patch)
-        self._unwritten[place.target.row] = None
+        row = place.target.row
+        self._history.stage(place.order_key, place.target, row, patch)
+        self._unwritten[row] = None
 
     # ---- rights -------------------------------------------------------------------
 
     async def _read_rights(self, audiences: Iterable[Audience]) -> None:
-        unknown = [a for a in dict.fromkeys(audiences) if a not in self._rights]
+        unknown = [audience for audience in audiences if audience not in self._rights]
         self._rights |= dict.fromkeys(unknown, False)
         if unknown := [a for a in unknown if formless_text(a) is None]:
             rows = await fetch(
@@ -364,7 +373,7 @@ class Judgement:
     def _may_write(self, audience: Audience) -> bool:
         return self._rights[audience]
 
-    def _write_fault(self, declared: frozenset[Audience] | None, target: Target) -> str | None:
+    def _write_fault(self, declared: Container[Audience] | None, target: Target) -> str | None:
         audience = target.audience
         if declared is not None and audience not in declared:
             return f"{audience} is not among the audiences that its action declares (A10)"

@@ -23,7 +23,7 @@ Full = tuple[Any, ...]
 """A row in stored form, with its generated columns, in SQLite's column order."""
 
 
-class Change(msgspec.Struct, frozen=True, array_like=True):
+class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The net change of one row; None for no row."""
 
     table: str

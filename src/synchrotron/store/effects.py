@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from synchrotron.app.schema import Image, Table
-from synchrotron.core.ids import Audience
-from synchrotron.core.patches import DELETE, Known, Patch, Target, insert, update
+from synchrotron.app.schema import Full, Table
+from synchrotron.core.canonical import text_of
+from synchrotron.core.ids import Audience, Seq
+from synchrotron.core.messages import RowPatch
+from synchrotron.core.patches import DELETE, Known, Patch, Target, insert
 from synchrotron.store.capture import Change
 
+Op: TypeAlias = Literal["insert", "update", "delete"]
 
-class Effect(msgspec.Struct, array_like=True, omit_defaults=True):
+
+class Effect(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """What one action does to one row in one audience."""
 
     table: str
@@ -102,31 +106,57 @@ def fingerprint(patch: Patch | None) -> bytes:
     return hashlib.blake2b((patch.op + patch.columns).encode(), digest_size=8).digest()
 
 
-def effects_of(tables: Mapping[str, Table], changes: Iterable[Change]) -> dict[Target, Effect]:
-    """What a run did, by the changes that were captured."""
+def effects_of(
+    tables: Mapping[str, Table], changes: Iterable[Change], seq: Seq | None = None
+) -> dict[Target, Effect]:
+    """What a run did, by the changes that were captured; with a seq, the server has just that."""
     effects = (_effect(tables[change.table], change) for change in changes)
-    return {effect.target: effect for effect in effects}
+    found = {effect.target: effect for effect in effects}
+    if seq is not None:
+        for effect in found.values():
+            effect.known = Known(effect.applied, seq, seq)
+            effect.accepted = fingerprint(effect.applied)
+    return found
+
+
+def patches_of(tables: Mapping[str, Table], changes: Iterable[Change]) -> list[RowPatch]:
+    """The same on its way to the server, without a detour over canonical texts."""
+    return [_row_patch(tables[change.table], change) for change in changes]
 
 
 def _effect(table: Table, change: Change) -> Effect:
-    old, new = change.old, change.new
-    full = old if new is None else new
-    assert full is not None
-    before = table.image(old) if old is not None else None
-    patch = _patch(table, before, table.image(new) if new is not None else None)
+    full = _either(change)
+    before = None if change.old is None else table.image(change.old)
+    op, values = _difference(table, change)
+    patch = DELETE if values is None else Patch(op, text_of(values))
     audience = Audience(full[table.audience_position])
     return Effect(table.name, table.key_of(full), audience, applied=patch, before=before)
 
 
-def _patch(table: Table, before: Image | None, after: Image | None) -> Patch:
-    if after is None:
-        return DELETE
+def _row_patch(table: Table, change: Change) -> RowPatch:
+    full = _either(change)
+    op, values = _difference(table, change)
+    audience = Audience(full[table.audience_position])
+    return RowPatch(table.name, list(table.key_of(full)), audience, op, values)
+
+
+def _either(change: Change) -> Full:
+    full = change.old if change.new is None else change.new
+    assert full is not None
+    return full
+
+
+def _difference(table: Table, change: Change) -> tuple[Op, dict[str, Any] | None]:
+    if change.new is None:
+        return "delete", None
+    after = table.image(change.new)
     values = table.values(after)
-    if before is None:
-        return insert(values)
+    if change.old is None:
+        return "insert", values
+    before = table.image(change.old)
     changed = {
         column.name
         for column, old, new in zip(table.columns, before, after, strict=True)
         if old != new or type(old) is not type(new)
     }
-    return update({name: value for name, value in values.items() if name in changed})
+    return "update", {name: value for name, value in values.items() if name in changed}

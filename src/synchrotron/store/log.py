@@ -19,10 +19,11 @@ from synchrotron.app.schema import Image, Table
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before
 from synchrotron.core.ids import ActionId, Audience, ClientId, Seq
+from synchrotron.core.messages import RowPatch, row_patch
 from synchrotron.core.patches import RowKey, Target
 from synchrotron.core.records import ActionRecord
 from synchrotron.store.capture import Change
-from synchrotron.store.effects import Effect, effects_of, grow
+from synchrotron.store.effects import Effect, effects_of, grow, patches_of
 from synchrotron.store.footprint import Tables, footprint_text, read_footprint
 
 _COLUMNS = "position, order_key, record, seq, unsent, sent_in, error, footprint, changes, effects"
@@ -32,7 +33,7 @@ _encode_effects = msgspec.msgpack.Encoder().encode
 _decode_effects = msgspec.msgpack.Decoder(list[Effect]).decode
 
 
-class _Undoing(msgspec.Struct, array_like=True):
+class _Undoing(msgspec.Struct, array_like=True, gc=False):
     """Of an effect, what undo needs: the rest is skipped."""
 
     table: str
@@ -47,7 +48,7 @@ _encode_changes = msgspec.msgpack.Encoder().encode
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, gc=False):
     """An action in the log. Own actions have positive positions."""
 
     position: int
@@ -125,7 +126,7 @@ class Place:
         return self._log._entry(self._row[:-1])
 
 
-class _Stored(msgspec.Struct, array_like=True, omit_defaults=True):
+class _Stored(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """A record without what the log's columns say. Every run writes one: it is kept short."""
 
     id: ActionId
@@ -232,6 +233,17 @@ class Log:
     def pending(self) -> list[Entry]:
         """Own actions not yet accepted, in order."""
         return list(self._some(f"{_PENDING} ORDER BY order_key"))
+
+    def to_send(self) -> list[tuple[ActionRecord, list[RowPatch]]]:
+        """The same as they are sent."""
+        rows = self._execute(
+            "SELECT order_key, record, changes, effects FROM synchrotron_action "
+            f"WHERE {_PENDING} ORDER BY order_key"
+        )
+        return [
+            (_unpack(record, key), self._row_patches(changes, effects))
+            for key, record, changes, effects in rows
+        ]
 
     def first_pending_position(self) -> int | None:
         position: int | None = self._execute(
@@ -349,6 +361,14 @@ class Log:
         row = (position, record.order_key, _pack(record), footprint, _encode_changes(changes))
         self._insert(_INSERT_RUN, row)
 
+    def accept_runs(self, accepted: Iterable[tuple[Seq, Seq, int, OrderKey]]) -> set[int]:
+        """The server has these runs, with just what they did; give the positions where it fits.
+
+        Each is its seq twice, its position and its order key. A run that was looked at since is
+        left alone: what it did may be something else by now.
+        """
+        return {position for (position,) in self._executemany(_ACCEPT_RUN, accepted)}
+
     def save(self, entries: Iterable[Entry]) -> None:
         """Store entries, new or changed."""
         self._executemany(_SAVE, [_row(entry) for entry in entries])
@@ -404,9 +424,14 @@ class Log:
         if changes is None:
             found = {effect.target: effect for effect in _decode_effects(effects)}
         else:
-            found = effects_of(self._tables, _decode_changes(changes))
+            found = effects_of(self._tables, _decode_changes(changes), seq)
         rests_on = read_footprint(footprint).tables if footprint else None
         return Entry(position, _unpack(record, key), seq, found, sent_in, error, rests_on)
+
+    def _row_patches(self, changes: bytes | None, effects: bytes) -> list[RowPatch]:
+        if changes is not None:
+            return patches_of(self._tables, _decode_changes(changes))
+        return [row_patch(e.target, e.applied) for e in _decode_effects(effects) if e.applied]
 
     def _images_before(self, changes: bytes | None, effects: bytes) -> dict[RowKey, Image | None]:
         before: dict[RowKey, Image | None] = {}
@@ -427,6 +452,11 @@ _PENDING = "position >= (SELECT pending_from FROM synchrotron_replica) AND seq I
 _INSERT_RUN = (
     "INSERT INTO synchrotron_action (position, order_key, record, footprint, changes) "
     "VALUES (?, ?, ?, ?, ?)"
+)
+_ACCEPT_RUN = (
+    "UPDATE synchrotron_action SET seq = ?, newest = ?, sent_in = NULL "
+    "WHERE position = ? AND order_key = ? AND seq IS NULL AND changes IS NOT NULL "
+    "RETURNING position"
 )
 _INSERT = (
     f"INSERT INTO synchrotron_action ({_COLUMNS}, newest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -25,6 +25,8 @@ class Checks:
         self._sent: set[tuple[str, str]] = set()
         self._latest: dict[str, OrderKey] = {}
         """By device, the newest order key that its file knows."""
+        self._seen: dict[str, set[str]] = {}
+        """By device, what its user could see before the server was put back."""
 
     # ---- after each commit --------------------------------------------------------
 
@@ -48,10 +50,17 @@ class Checks:
         if not copied and self._seeds.setdefault(id, seed) != seed:
             raise Violation("O5", f"two runs were sent as {id}")
 
-    def holds(self, device: Device) -> None:
-        """Rows that the user cannot see come from pending actions alone (S6)."""
+    def holds(self, device: Device, *, put_back: bool) -> None:
+        """Rows that the user cannot see come from pending actions alone (S6).
+
+        Or they could be seen before the server was `put_back`, which is yet to be noticed.
+        """
         store = device.engine.store
         allowed = set(store.read_state().audiences) | self._audit.audiences(device.user)
+        if put_back:
+            allowed |= self._seen.get(device.name, set())
+        else:
+            self._seen[device.name] = set(allowed)
         for name in store.schema.tables:
             found = {
                 a for (a,) in store.writer.execute(f"SELECT DISTINCT audience_key FROM {name}")

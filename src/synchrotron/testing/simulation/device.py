@@ -108,6 +108,14 @@ class Device:
         before, self.audiences = self.audiences, self.engine.state().audiences
         return not before <= self.audiences
 
+    def in_log(self) -> set[str]:
+        """The seeds of its own runs that are in its log."""
+        return {entry.record.seed for entry in self.engine.store.log.own()}
+
+    def remembered(self) -> set[str]:
+        """And of those that left it after the server had them."""
+        return self.in_log() | {record.seed for record, _ in SetAside(self.writer).remembered()}
+
     def parked(self) -> list[ActionRecord]:
         return [record for record, _ in SetAside(self.writer).parked()]
 

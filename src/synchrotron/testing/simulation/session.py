@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from synchrotron.core.messages import (
+    Behind,
+    Ok,
     SnapshotChunk,
     SnapshotRequest,
     SyncAnswer,
@@ -18,6 +20,7 @@ from synchrotron.core.messages import (
 )
 from synchrotron.errors import ProtocolError
 from synchrotron.replica.exchange import Next, Taken
+from synchrotron.replica.syncing import NEXT_PAGE
 from synchrotron.testing.simulation.climate import Climate
 from synchrotron.testing.simulation.device import Device
 from synchrotron.testing.simulation.dice import Dice
@@ -111,6 +114,7 @@ class Session:
         if self._lives:
             self._world.throw(self._dice)
             self._world.meanwhile(self._device, self._dice)
+        asked_ahead = self._lives and self._ask_ahead(answer)
         if self._lives:
             device, number = self._device, request.exchange.number
             taken = device.engine.take(request, answer)
@@ -119,7 +123,25 @@ class Session:
             if number < device.answered:
                 self._world.tell("  it is older than one that came before", "out of order")
             device.answered = max(device.answered, number)
-            self._go_on(taken)
+            if asked_ahead and taken.next == NEXT_PAGE:
+                self._world.taken(device, taken)
+            else:
+                self._go_on(taken)
+
+    def _ask_ahead(self, answer: SyncAnswer) -> bool:
+        """Ask for the next page before one is taken in, now and then; whether that was done."""
+        if not (isinstance(answer, Ok | Behind) and answer.download.more):
+            return False
+        if self._rounds == ROUNDS_MAX or self._dice.chance(0.5):
+            return False
+        self._rounds += 1
+        request = self._device.engine.ask_ahead(answer.download)
+        self._world.asked(self._device, request)
+        text = f"{self._device.name} sends request {request.exchange.number} for the next page"
+        self._world.tell(text, "page asked ahead")
+        if not self._world.befall(self._device, self._dice):
+            self._send("request", lambda: self._serve(request))
+        return True
 
     def _take_snapshot(
         self, wish: SnapshotRequest, chunks: list[SnapshotChunk], new_epoch: bool, cut: bool

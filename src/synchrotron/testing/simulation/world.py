@@ -170,7 +170,7 @@ class World:
         if self._was_put_back and (left or (taken.report.rebased and not new_epoch)):
             # Below what was pruned, a replica cannot tell that history is another; and what it
             # did in an audience that it left meanwhile, it cannot bring back (H11).
-            self._forgive_all_but_log(device)
+            self._forgive_all_but(device, device.in_log())
         if taken.report.replayed:
             text = f"  {device.name} rolls back and replays {taken.report.replayed} actions"
             self.story.tell(self.network.now_ms, text, aside=True)
@@ -180,7 +180,7 @@ class World:
         if self.is_compared:
             self.story.saw(f"what {device.name} holds", device.holds())
         self.checks.knows(device)
-        self.checks.holds(device)
+        self.checks.holds(device, put_back=self._was_put_back)
         if not self._was_put_back:
             self.checks.believes(device)
 
@@ -320,8 +320,6 @@ class World:
 
     def _prune(self, device: Device, dice: Dice) -> None:
         pruned = device.engine.prune(dice.randrange(5))
-        if self._was_put_back:
-            self._forgive_all_but_log(device)
         if pruned:
             self.tell(f"{device.name} forgets {pruned} actions", "replica pruned")
 
@@ -346,12 +344,11 @@ class World:
             self.audit.restore(dice.choice(self._kept))
             self._was_put_back = True
             for device in self.devices:
-                self._forgive_all_but_log(device)
+                self._forgive_all_but(device, device.remembered())
             self.tell("the server is put back to a backup", "server restored")
 
-    def _forgive_all_but_log(self, device: Device) -> None:
-        """What a put back server lost comes back from the logs of its authors, and no more."""
-        kept = {entry.record.seed for entry in device.engine.store.log.own()}
+    def _forgive_all_but(self, device: Device, kept: set[str]) -> None:
+        """What a put back server lost comes back from its authors' files, and no more."""
         self._forgiven.update(seed for seed in device.runs.values() if seed not in kept)
 
     def _change_membership(self, _: Device, dice: Dice) -> None:
