@@ -49,6 +49,7 @@ class Times(NamedTuple):
     server: float
     take: float
 
+
 def exchange(replica: Replica, *, upload: bool = True) -> tuple[Times, bool]:
     """One exchange, taken apart; whether there is more to fetch."""
     engine, transport = replica._engine, replica._syncing.transport
