@@ -272,7 +272,7 @@ SERVER_MUTANTS = (
     ServerMutant(
         "F6: who joins is not woken",
         "server/store.py",
-        "if addition.changes_rights or len(",
+        "if changes_rights or len(",
         "if len(",
         "tests/postgres/test_commits.py::test_who_joins_or_leaves_an_audience_is_woken",
     ),

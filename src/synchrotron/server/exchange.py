@@ -447,6 +447,8 @@ class ExchangeTransaction:
             frozenset(entered.taken or ()),
             proposed,
         )
+        own_names = [_with_own_names(sent, user, fates) for sent in new] if fates.any else new
+        addition = Addition(user, client, own_names, [], history, proposed)
         judgement = Judgement(
             connection,
             self._installed,
@@ -455,27 +457,25 @@ class ExchangeTransaction:
             Live(connection, self._installed, touched.homes),
             Shadow(connection, self._installed, self._first_place()),
             entered.rights,
+            # Where nothing is corrected, what is stored is known before it is judged.
+            meanwhile=(lambda: None) if corrections else (lambda: addition.rows),
         )
         if refused := await judgement.decide():
             return self._refusal(refused)
         allowed = [i for i in range(len(corrections)) if i not in judgement.denied]
-        addition = Addition(
-            user,
-            client,
-            [_with_own_names(sent, user, fates) for sent in new] if fates.any else new,
-            [
+        if allowed:
+            corrected = [
                 (
                     judgement.place(i),
                     proposed[id(corrections[i].patch)].patch,
                     stored[corrections[i].action_id].user,
                 )
                 for i in allowed
-            ],
-            history,
-            proposed,
-            changes_rights=judgement.changes_rights,
+            ]
+            addition = Addition(user, client, own_names, corrected, history, proposed)
+        numbered, after = await self._number(
+            request, entered, addition, changes_rights=judgement.changes_rights
         )
-        numbered, after = await self._number(request, entered, addition)
         if after.behind:
             return Asked(Behind)
         if until_ms := disturbed_until(entered.leases, after.leases, addition):
@@ -501,7 +501,12 @@ class ExchangeTransaction:
         )
 
     async def _number(
-        self, request: SyncRequest, entered: Entered, addition: Addition
+        self,
+        request: SyncRequest,
+        entered: Entered,
+        addition: Addition,
+        *,
+        changes_rights: bool,
     ) -> tuple[Numbered, After]:
         """Store what was judged, if the replica is not behind by now (H2, H3).
 
@@ -521,6 +526,7 @@ class ExchangeTransaction:
                 self.now_ms,
             ),
             self._entropy(12).hex(),
+            changes_rights=changes_rights,
         )
         if after.is_stale:
             raise Again

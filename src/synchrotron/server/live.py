@@ -8,7 +8,7 @@ Foreign keys are deferred, and checked when all is written.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import psycopg
@@ -65,10 +65,15 @@ class Live:
         """What was written was rolled back."""
         self._written = dict(self._at_first)
 
-    async def write(self, rows: Mapping[RowKey, Mapping[Audience, Values]]) -> Violation | None:
+    async def write(
+        self,
+        rows: Mapping[RowKey, Mapping[Audience, Values]],
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Violation | None:
         """Replace rows by what they are now: in one audience, in none, or (a violation) in more.
 
-        Nothing is written where the end state violates a constraint.
+        Nothing is written where the end state violates a constraint. `meanwhile` may be done
+        while PostgreSQL writes.
         """
         changed = {
             row: homes
@@ -78,7 +83,7 @@ class Live:
         if not changed:
             return None
         try:
-            await self._replace(changed)
+            await self._replace(changed, meanwhile)
         except UNFIT as error:
             await self._connection.execute(b"ROLLBACK TO SAVEPOINT change")
             return await self._named(changed, error)
@@ -86,7 +91,9 @@ class Live:
             self._written[row] = next(iter(homes.items()), None)
         return None
 
-    async def _replace(self, rows: Mapping[RowKey, Mapping[Audience, Values]]) -> None:
+    async def _replace(
+        self, rows: Mapping[RowKey, Mapping[Audience, Values]], meanwhile: Callable[[], object]
+    ) -> None:
         gone: dict[str, list[RowKey]] = defaultdict(list)
         present: dict[str, list[tuple[RowKey, Home]]] = defaultdict(list)
         for row, homes in rows.items():
@@ -104,6 +111,7 @@ class Live:
                 written.extend(chunks)
                 yield self._writing(table, gone[table], chunks[0])
                 yield from (self._writing(table, (), chunk) for chunk in chunks[1:])
+            meanwhile()
             yield ("SELECT synchrotron.check_constraints()",)
 
         _, *moved, _ = await fetch_all(self._connection, queries())

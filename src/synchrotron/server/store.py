@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
@@ -148,8 +149,6 @@ class Addition:
         corrections: Sequence[tuple[Place, Patch | None, str]],
         history: History,
         proposed: Mapping[int, Proposed],
-        *,
-        changes_rights: bool,
     ) -> None:
         self.user = user
         self.client = client
@@ -157,12 +156,16 @@ class Addition:
         self.corrections = corrections
         self.history = history
         self.proposed = proposed
-        self.changes_rights = changes_rights
         declared = chain.from_iterable(sent.record.audiences or () for sent in actions)
         patched = (p.audience for sent in actions for p in sent.patches)
         corrected = (place.target.audience for place, _, _ in corrections)
         self.audiences: list[Audience] = list(dict.fromkeys(chain(declared, patched, corrected)))
         """Those in which something changes."""
+
+    @cached_property
+    def rows(self) -> _Rows:
+        """As they are stored: made once, when everything is staged."""
+        return _Rows(self)
 
 
 Lease: TypeAlias = tuple[str, list[Audience], int, list[Audience]]
@@ -197,15 +200,19 @@ class After(NamedTuple):
 
 
 async def store(
-    connection: Connection, addition: Addition, standing: Standing, token: str
+    connection: Connection,
+    addition: Addition,
+    standing: Standing,
+    token: str,
+    *,
+    changes_rights: bool,
 ) -> tuple[Numbered, After]:
     """Take the counter, and give what was judged its seqs, under the token of this commit.
 
     Seqs rise in the order of history: else an upload would itself be a later event before
     its own patches, and give every reader standing over them.
     """
-    rows = _Rows(addition)
-    targets = rows.targets()
+    rows = addition.rows
     [row] = await fetch(
         connection,
         "SELECT * FROM synchrotron.store(%s, %s, %s::bigint, %s::text[], %s::bigint, %s::text[],"
@@ -220,17 +227,12 @@ async def store(
         standing.floor,
         standing.now_ms,
         addition.audiences,
-        addition.changes_rights,
+        changes_rights,
         rows.count,
         token,
-        multirange(int(sent.record.id[25:]) for sent in addition.actions),
-        json_text(rows.actions),
-        json_text(rows.patches),
-        json_text(rows.corrections) if rows.corrections else None,
-        json_text(targets) if targets else None,
-        json_text([{"audience": a, "creator": user} for a, user in rows.creators.items()]),
-        json_text(rows.names) if rows.names else None,
-        _notice(addition),
+        rows.numbers,
+        *rows.texts,
+        _notice(addition, changes_rights=changes_rights),
     )
     after = After(*row)
     return rows.numbered(after.before), after
@@ -262,6 +264,16 @@ class _Rows:
                 self._add_action(what)
             else:
                 self._add_correction(*what)
+        self.numbers = multirange(int(sent.record.id[25:]) for sent in addition.actions)
+        creators = [{"audience": a, "creator": user} for a, user in self.creators.items()]
+        self.texts = (
+            json_text(self.actions),
+            json_text(self.patches),
+            *(json_text(some) if some else None for some in (self.corrections, self.targets())),
+            json_text(creators),
+            json_text(self.names) if self.names else None,
+        )
+        """For the parameters of `synchrotron.store` that are JSON, in their order."""
 
     def numbered(self, before: Seq) -> Numbered:
         return Numbered(
@@ -337,10 +349,10 @@ def _patch_row(
     }
 
 
-def _notice(addition: Addition) -> str:
+def _notice(addition: Addition, *, changes_rights: bool) -> str:
     """What listeners are told of a commit, up to its seq: whom it concerns, None for anyone."""
     audiences: list[Audience] | None = addition.audiences
-    if addition.changes_rights or len(audiences or ()) > NOTICE_AUDIENCES_MAX:
+    if changes_rights or len(audiences or ()) > NOTICE_AUDIENCES_MAX:
         audiences = None
     notice = text_of({"audiences": audiences, "user": addition.user})
     if len(notice.encode()) > NOTICE_BYTES_MAX:

@@ -16,7 +16,7 @@ was written is rolled back to begin anew.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
 from typing import NamedTuple
@@ -131,8 +131,12 @@ class Judgement:
         live: Live,
         shadow: Shadow,
         rights: Mapping[Audience, bool],
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
-        """`rights` say of some audiences whether the user may write in them, at the beginning."""
+        """`rights` say of some audiences whether the user may write in them, at the beginning.
+
+        `meanwhile` may be done once everything is staged, while the last rows are written.
+        """
         self._connection = connection
         self._installed = installed
         self._upload = upload
@@ -142,6 +146,7 @@ class Judgement:
         self._unwritten: dict[RowKey, None] = {}
         self._written_tables: set[str] = set()
         self._rights = dict(rights)
+        self._meanwhile = meanwhile
         self._denied: set[Index] = set()
         self._is_fresh = True
 
@@ -211,10 +216,11 @@ class Judgement:
         await self._restart()
         self._stage_corrections(corrections - denied)
         violations = [await self._write()]
-        for actions_of_set in self._sets(actions, one_by_one):
+        sets = list(self._sets(actions, one_by_one))
+        for i, actions_of_set in enumerate(sets, 1):
             if refused := await self._stage_set(actions_of_set):
                 return Trial(denied, refused, violations)
-            violations.append(await self._write())
+            violations.append(await self._write(is_last=i == len(sets)))
         return Trial(denied, None, violations)
 
     def _sets(
@@ -241,12 +247,13 @@ class Judgement:
         self._rights.clear()
         await self._connection.execute(b"ROLLBACK TO SAVEPOINT judgement")
 
-    async def _write(self) -> Violation | None:
+    async def _write(self, *, is_last: bool = False) -> Violation | None:
         """Bring the tables to the present end state, if that is valid."""
         if not self._unwritten:
             return None
         violation = self._split() or await self._live.write(
-            {row: self._history.homes(row) for row in self._unwritten}
+            {row: self._history.homes(row) for row in self._unwritten},
+            self._meanwhile if is_last else lambda: None,
         )
         if violation is None:
             tables = {row.table for row in self._unwritten}
