@@ -38,6 +38,7 @@ CROWDS = (1, 2, 4, 8, 16, 32, 64)
 SECONDS = 2.0
 PACE_S = 1.0
 RUNS_AT_A_PACE = 3
+PATIENCE_S = 180.0
 ALL = "all"
 """The project of everyone."""
 WORKS = ("no news", "own project", "one project", "one project, at a pace")
@@ -97,7 +98,7 @@ class Writing:
                 begun_s[self._create(project)] = begin_s
                 time.sleep(PACE_S)
             for id in begun_s:
-                self._replica.wait_for(id)
+                self._replica.wait_for(id, PATIENCE_S)
         stop()
         return [(accepted_s[id] - begin_s) * 1000 for id, begin_s in begun_s.items()]
 
@@ -158,7 +159,6 @@ class Crowd:
 
 def answers(url: str) -> dict[str, float]:
     """How many answers of each kind the server gave."""
-
     with urlopen(f"{url}/metrics") as response:
         text = response.read().decode()
     return {
