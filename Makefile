@@ -13,7 +13,7 @@ ARGS   =
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-slow test-all lint sim crashes bench docs wheel clean
+.PHONY: help demo test test-slow test-all lint sim crashes bench pictures docs wheel clean
 
 help:  ## print this help
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -60,6 +60,9 @@ endif
 bench: $(VENV)/dev  ## the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
 
+pictures: $(VENV)/bench  ## draw docs/images/growth-*.svg from what the benchmarks found
+	$(BIN)/python -m benchmarks.pictures
+
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(VENV)/docs  ## the documentation as a site, into site/; what leads nowhere fails
 	$(BIN)/python -m mkdocs build --quiet --clean
@@ -83,6 +86,10 @@ $(VENV)/package: pyproject.toml
 
 $(VENV)/dev: $(VENV)/package
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/package
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 
 $(VENV)/docs: $(VENV)/package

@@ -16,6 +16,13 @@ ALL = (
     "server",
     "postgres",
     "memory",
+    "screen",
+    "crowd",
+    "history",
+    "rows",
+    "members",
+    "streams",
+    "counter",
     "strictness",
 )
 

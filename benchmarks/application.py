@@ -20,6 +20,7 @@ app = App(
             user_id TEXT NOT NULL,
             audience_key TEXT GENERATED ALWAYS AS ('project:' || project_id) STORED
         );
+        CREATE INDEX project_member_by_user ON project_member (user_id);
         CREATE TABLE todo (
             id TEXT PRIMARY KEY,
             project_id TEXT NOT NULL REFERENCES project (id) ON DELETE CASCADE,
@@ -43,6 +44,14 @@ def create_project(ctx: Context, *, id: str, members: Sequence[str] = ()) -> Non
 
 
 @app.action(audience="project:{project_id}")
+def add_member(ctx: Context, *, project_id: str, user: str) -> None:
+    ctx.execute(
+        "INSERT INTO project_member (id, project_id, user_id) VALUES (?, ?, ?)",
+        (ctx.new_id("project_member"), project_id, user),
+    )
+
+
+@app.action(audience="project:{project_id}")
 def create_todo(ctx: Context, *, id: str, project_id: str) -> None:
     ctx.execute(
         "INSERT INTO todo (id, project_id, text) VALUES (?, ?, ?)", (id, project_id, "Buy milk")
@@ -59,3 +68,8 @@ def create_todos(ctx: Context, *, count: int, project_id: str) -> None:
 @app.action(audience="project:{project_id}")
 def finish(ctx: Context, *, id: str, project_id: str) -> None:
     ctx.execute("UPDATE todo SET done = TRUE WHERE id = ?", (id,))
+
+
+@app.action(audience="project:{project_id}")
+def rename(ctx: Context, *, id: str, text: str, project_id: str) -> None:
+    ctx.execute("UPDATE todo SET text = ? WHERE id = ?", (text, id))

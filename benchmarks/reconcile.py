@@ -22,6 +22,8 @@ from synchrotron.testing import MemoryServer
 
 SIZES = (1, 100, 1_000)
 HISTORIES = (1_000, 10_000, 100_000)
+BEHIND = (1, 100, 1_000)
+"""So many with as many, behind each history. What was reconciled is history from then on."""
 TURNS = {1: 30, 100: 7, 1_000: 3}
 BATCH = 5_000
 
@@ -132,25 +134,27 @@ def sizes() -> None:
 
 
 def histories() -> None:
+    """Behind each history, in turns with the same behind the first of them."""
     rows = []
-    with pairs("bob") as made:
-        pair, grown = made["bob"], 0
+    with pairs("short", "long") as made:
+        made["short"].grow(HISTORIES[0])
+        grown = 0
         for history in HISTORIES:
-            pair.grow(history - grown)
+            made["long"].grow(history - grown)
             grown = history
-            times = [pair.reconcile(1, 1) for _ in range(TURNS[1])]
-            total_ms, share_ms = (median(ms) for ms in zip(*times, strict=True))
-            rows.append(
-                [
-                    f"1 + 1 behind {history:,}",
-                    total_ms,
-                    share_ms,
-                    share_ms / rows[0][2] if rows else 1.0,
-                ]
-            )
+            for size in BEHIND:
+                found: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+                for _ in range(TURNS[size]):
+                    for name, pair in made.items():
+                        found[name].append(pair.reconcile(size, size))
+                (_, short_ms), (total_ms, share_ms) = (
+                    tuple(median(ms) for ms in zip(*times, strict=True)) for times in found.values()
+                )
+                work = f"{size:,} + {size:,}"
+                rows.append([work, history, total_ms, share_ms, short_ms, share_ms / short_ms])
     tell(
         "reconcile-behind: the same behind a history, server in memory",
-        ["work", "in all ms", "replica ms", "of the first"],
+        ["work", "actions", "in all ms", "replica ms", f"behind {HISTORIES[0]:,} ms", "ratio"],
         rows,
     )
 

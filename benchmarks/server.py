@@ -8,7 +8,7 @@ what it needs to take the answer in. So the server is told apart from the replic
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -48,6 +48,7 @@ class Times(NamedTuple):
     ask: float
     server: float
     take: float
+
 
 def exchange(replica: Replica, *, upload: bool = True) -> tuple[Times, bool]:
     """One exchange, taken apart; whether there is more to fetch."""
@@ -118,19 +119,27 @@ def noops_ms(young: World, old: World) -> tuple[float, float]:
 
 
 def late_ms(world: World) -> tuple[float, float]:
-    """The exchange of one action that comes last, and of one behind many others, in turns.
-
-    A replica ran the late ones before the others' came and the rest after; each goes in a
-    request of its own.
-    """
+    """The exchange of one action that comes last, and of one behind many others, in turns."""
     sleeper, writer = world.replica("cid"), world.replica("ann")
     create(sleeper, LATE)
     for _ in range(BEHIND // UPLOAD):
         upload(writer)
     download(sleeper)
-    create(sleeper, LATE)
+    return late_and_last_ms(sleeper, LATE)
+
+
+def late_and_last_ms(
+    sleeper: Replica, late_count: int, run: Callable[[Replica], object] = lambda r: create(r, 1)
+) -> tuple[float, float]:
+    """The same for a replica that ran so many actions before the others' came.
+
+    It runs as many more, and each goes in a request of its own. The replica is of no use then.
+    """
+    for _ in range(late_count):
+        run(sleeper)
+    download(sleeper)
     request = sleeper._engine.ask()
-    late, last = request.actions[:LATE], request.actions[LATE:]
+    late, last = request.actions[:late_count], request.actions[late_count:]
     tokens = [*request.exchange.earlier, request.exchange.token]
     times: dict[str, list[float]] = {"late": [], "last": []}
     transport = sleeper._syncing.transport
