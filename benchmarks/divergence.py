@@ -1,8 +1,8 @@
 """Cost follows the divergence: the same work behind short and long histories, in turns.
 
 Two replicas of one project, all history above their floors, a server in memory. Each turn
-one replica runs an action and syncs; the other, which has run one meanwhile, takes it in:
-one action is undone, two are run, one is sent.
+one replica runs an action and syncs; the other, which has run one after it, takes it in
+before its own, and sends that. `benchmarks.reconcile` has actions that must be undone.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class World:
         self.ann.sync()
 
     def diverge(self) -> None:
-        """Bob's action comes first and is synced; Ann's is pending and will be undone."""
+        """Bob's action comes first, and is synced; Ann's is pending."""
         self.settle()
-        self.create(self.ann)
         self.create(self.bob)
+        self.create(self.ann)
         self.bob.sync()
 
     def close(self) -> None:

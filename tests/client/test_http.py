@@ -257,6 +257,24 @@ def test_a_snapshot_that_breaks_off_is_resumed(memory: MemoryServer) -> None:
             broken.close()
 
 
+def test_a_snapshot_waits_for_its_turn_where_others_are_streamed(memory: MemoryServer) -> None:
+    class Patient(HttpTransport):
+        waited_ms: tuple[int, ...] = ()
+
+        def wait(self, ms: int) -> None:
+            self.waited_ms += (ms,)
+            if len(self.waited_ms) == 2:
+                serving.app._open_snapshots._max = 1  # there is room again
+
+    with running(memory, snapshots_max=1) as serving:
+        serving.app._open_snapshots._max = 0
+        transport = Patient(serving.url, token("alice"))
+        with shop.app.open(":memory:", transport=transport) as a:
+            assert a.sync().rebased == 1
+        assert transport.waited_ms == (5000, 5000)
+        transport.close()
+
+
 # ---- pages that are asked for ahead ------------------------------------------------------
 
 

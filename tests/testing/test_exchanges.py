@@ -1,9 +1,10 @@
 """Which requests are judged at all: clients, files, histories, order keys."""
 
+import msgspec
 import pytest
 from tests.testing.by_hand import Clock, File, given, insert, numbers
 
-from synchrotron.core.ids import Seq, action_id
+from synchrotron.core.ids import ClientId, Seq, action_id
 from synchrotron.core.messages import (
     Denied,
     Duplicate,
@@ -79,6 +80,29 @@ def test_a_pruned_action_is_named_as_pruned() -> None:
     answer = a.send(first, take=False)
     assert isinstance(answer, Superseded)
     assert answer.fates == [Fate(first.record.id, None, pruned=True)]
+
+
+@pytest.mark.spec("O6", "H9")
+def test_a_former_id_of_a_client_that_nobody_used_is_known_to_all_files_of_its_user() -> None:
+    """A server that was put back has forgotten whose it was: who tells of it first, has it."""
+    server = given()
+    b = File(server, "alice", "b")
+    b.pull()
+    former = action_id(ClientId("a" * 24), 1)
+    sent = b.action(1, insert("x"))
+    b.ok(msgspec.structs.replace(sent, formerly=[former]))
+    offer = Offer(former, sent.record.seed)
+
+    assert File(server, "alice", "c").snapshot(offer)[0].accepted == [former]
+    assert File(server, "bob", "d").snapshot(offer)[0].accepted == []
+    with pytest.raises(ProtocolError, match="belongs to another user than bob"):
+        File(server, "bob", "a").pull()
+    a = File(server, "alice", "a")
+    a.pull()
+    assert isinstance(a.send(a.action(2, seed=sent.record.seed)), Superseded)
+    a = File(server, "alice", "a")
+    a.number, a.earlier = 2, ["e" * 24]
+    assert isinstance(a.send(), Superseded), "a copy of it is noticed as ever"
 
 
 @pytest.mark.spec("O6")

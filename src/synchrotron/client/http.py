@@ -47,6 +47,8 @@ ANSWER_S = 300
 """So long a server may take to judge a large upload."""
 SILENCE_S = 60
 """So long it may leave a stream of events silent: several of its heartbeats."""
+SNAPSHOT_TRIES = 60
+"""So often it is asked for, some seconds apart, where others are being streamed."""
 _answers: Reader[SyncAnswer] = Reader(SyncAnswer)
 _chunks: Reader[SnapshotChunk] = Reader(SnapshotChunk)
 
@@ -117,16 +119,21 @@ class HttpTransport:
                     return _answers.read(JSON, await _read(response))
         if problem.kind != "limit":
             raise _error(problem)
-        if problem.retry_after_ms is not None:
-            return Busy(now_ms=problem.now_ms, retry_after_ms=problem.retry_after_ms)
-        return Limit(now_ms=problem.now_ms, name=problem.name or problem.message)
+        return _limit(problem)
 
     def snapshot(self, request: SnapshotRequest) -> Iterator[SnapshotChunk]:
         """Chunks as they come. Raises `Offline` also where they end before the last."""
+        self._interrupted.clear()
         body = encode_json(request)
-        response, first = self._authorized(
-            lambda token: self._loop.run(self._open_snapshot(token, body))
-        )
+        for _ in range(SNAPSHOT_TRIES):
+            response, first = self._authorized(
+                lambda token: self._loop.run(self._open_snapshot(token, body))
+            )
+            if not isinstance(first, Busy):
+                break
+            self.wait(first.retry_after_ms)
+        else:
+            raise Offline("the server is busy with other snapshots")
         if first is not None:
             yield first
             return
@@ -145,7 +152,8 @@ class HttpTransport:
 
     async def _open_snapshot(
         self, token: str, body: bytes
-    ) -> tuple[aiohttp.ClientResponse | None, Limit | None]:
+    ) -> tuple[aiohttp.ClientResponse | None, Busy | Limit | None]:
+        """The stream of chunks, or why there is none, now or ever."""
         response = await self._send("POST", "/v1/snapshot", token, body, LINES)
         problem = await self._problem(response)
         if problem is None and response.content_type == LINES:
@@ -156,8 +164,8 @@ class HttpTransport:
                 f"{self._url} gives no snapshot but {response.content_type}: "
                 "is it the address of a server?"
             )
-        if problem.kind == "limit" and problem.retry_after_ms is None:
-            return None, Limit(now_ms=problem.now_ms, name=problem.name or problem.message)
+        if problem.kind == "limit":
+            return None, _limit(problem)
         raise _error(problem)
 
     def _lines(self, response: aiohttp.ClientResponse) -> Iterator[bytes]:
@@ -338,6 +346,13 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         body = await response.read()
     with _protocol(str(response.url.origin())):
         return Expansion(response.headers.get("content-encoding")).piece(body)
+
+
+def _limit(problem: Problem) -> Busy | Limit:
+    """A limit for now, or one that an operator has to raise."""
+    if problem.retry_after_ms is not None:
+        return Busy(now_ms=problem.now_ms, retry_after_ms=problem.retry_after_ms)
+    return Limit(now_ms=problem.now_ms, name=problem.name or problem.message)
 
 
 def _error(problem: Problem) -> SynchrotronError:

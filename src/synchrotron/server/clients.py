@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple
 
 from synchrotron.core.messages import Exchange
 
+NEW = -1
+"""The number of a client that has not asked for anything yet."""
+
 
 class Client(NamedTuple):
     """What the server keeps of a client."""
@@ -26,6 +29,8 @@ class Client(NamedTuple):
 
     def recognise(self, exchange: Exchange) -> Literal["next", "duplicate", "copy"]:
         """What a request is, by the newest one that was seen before it."""
+        if self.number == NEW:
+            return "next"
         if self.token not in (exchange.token, *exchange.earlier):
             return "copy"
         if exchange.number <= self.number or exchange.token == self.token:

@@ -81,8 +81,6 @@ from synchrotron.server.store import (
 from synchrotron.server.upload import Judgement, Proposed, Refused, Upload, read_proposed
 
 A = TypeVar("A", bound=Answer)
-NEW = -1
-"""The number of a client that was never seen."""
 PLACES_PER_TRANSACTION = 2**20
 ALONE_AFTER_ATTEMPTS = 4
 
@@ -217,12 +215,11 @@ class ExchangeTransaction:
         So an unknown token alone does not show a copy where the cursor is unknown as well.
         """
         number = self.begun.number
-        if number != NEW:
-            known = Client(self._user, number, self.begun.token).recognise(exchange)
-            if known == "duplicate":
-                return self.answer(Duplicate)
-            if known == "copy" and not (foreign and exchange.number > number):
-                return self._superseded(offers, fates)
+        known = Client(self._user, number, self.begun.token).recognise(exchange)
+        if known == "duplicate":
+            return self.answer(Duplicate)
+        if known == "copy" and not (foreign and exchange.number > number):
+            return self._superseded(offers, fates)
         if fates.conflicts(offers):
             return self._superseded(offers, fates)
         return None

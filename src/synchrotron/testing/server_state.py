@@ -23,7 +23,7 @@ from synchrotron.core.fold import apply, fold
 from synchrotron.core.ids import ActionId, Audience, ClientId, Seq, split_action_id
 from synchrotron.core.patches import Known, Patch, RowKey, Target, Values
 from synchrotron.core.records import ActionRecord
-from synchrotron.server.clients import Client
+from synchrotron.server.clients import NEW, Client
 from synchrotron.server.parts import Parts
 from synchrotron.testing.undo import Undo
 
@@ -171,8 +171,15 @@ class State:
         return seed == self.seed_of(id) or seed in self.renamed.get(id, ())
 
     def rename(self, old: ActionId, record: ActionRecord) -> None:
-        """A stored run had this id before; only the user's own ids count (H9)."""
-        owner = self.clients.get(split_action_id(old)[0])
+        """A stored run had this id before; only the user's own ids count (H9).
+
+        A client that nobody has used is theirs from here on: a server that was put back has
+        forgotten whose it was, and other files of its user tell of it as well.
+        """
+        client = split_action_id(old)[0]
+        owner = self.clients.get(client)
+        if owner is None:
+            self.undo.put(self.clients, client, Client(record.user, NEW, ""))
         if owner is None or owner.user == record.user:
             seeds = self.renamed.get(old, frozenset()) | {record.seed}
             self.undo.put(self.renamed, old, seeds)

@@ -300,6 +300,12 @@ BEGIN
             INSERT INTO synchrotron.renamed
             SELECT n.id, n.seed FROM json_to_recordset(new_names) AS n (id text, seed text)
             ON CONFLICT DO NOTHING;
+            -- A client that nobody has used is theirs from here on: a server that was put back has
+            -- forgotten whose it was, and other files of its user tell of it as well (O6).
+            INSERT INTO synchrotron.clients (client_id, user_id, number, token)
+            SELECT DISTINCT split_part(n.id, '-', 1), who, -1, ''
+            FROM json_to_recordset(new_names) AS n (id text) ORDER BY 1
+            ON CONFLICT DO NOTHING;
         END IF;
         UPDATE synchrotron.clients AS c SET accepted = c.accepted + numbers
         WHERE c.client_id = client AND numbers <> '{}';
