@@ -112,6 +112,8 @@ class World:
         self._forgiven: set[str] = set()
         """The seeds of runs that the server may have lost: it was put back (H11)."""
         self._was_put_back = False
+        self._forgot_while_code_lacked = False
+        """Others may have come too late to correct what someone without the code did (S10)."""
         self._steps: dict[str, Callable[[Device, Dice], None]] = {
             "act": self._act,
             "sync": self._sync,
@@ -327,6 +329,7 @@ class World:
         pruned = self.server.prune(dice.randrange(10))
         if pruned:
             self.audit.at_every_commit = False
+            self._forgot_while_code_lacked |= not self.audit.all_have_code
             if not self.audit.all_declared:
                 self.audit.is_serial = False
             self.tell(f"the server forgets {pruned} actions", "server pruned")
@@ -527,7 +530,8 @@ class World:
     def _someone_has_all(self) -> bool:
         """Whether nobody lacks code, or someone with all of it has all of history (S10)."""
         full = [device for device in self.devices if device.app is self.cast.app]
-        return full == self.devices or any(d.engine.state().floor is None for d in full)
+        whole = full == self.devices and not self._forgot_while_code_lacked
+        return whole or any(d.engine.state().floor is None for d in full)
 
 
 def narrowed(app: App, names: frozenset[str]) -> App:
