@@ -371,8 +371,9 @@ def test_a_limit_of_rate_is_waited_for(memory: MemoryServer) -> None:
             assert a.sync().uploaded == 1
             assert waited_ms and max(waited_ms) <= 600
             serving.app._rates._full_at_s["alice"] = time.time() + 60
-            with pytest.raises(Offline, match="requests_per_minute"):
-                list(transport.snapshot(a._engine.ask_snapshot()))
+            waited_ms.clear()
+            assert list(transport.snapshot(a._engine.ask_snapshot()))
+            assert waited_ms and max(waited_ms) <= 600
         transport.close()
 
 
