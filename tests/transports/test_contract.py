@@ -7,6 +7,7 @@ pair of them had would have to lie in both.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -235,18 +236,19 @@ def test_closing_a_replica_ends_its_syncing(replica: Callable[..., Replica]) -> 
 
 def test_syncing_under_asyncio_leaves_the_loop_free(replica: Callable[..., Replica]) -> None:
     a, b = replica("alice"), replica("bob")
+    threads: set[int] = set()
+    for one in (a, b):
+        one.on("synced", lambda _: threads.add(threading.get_ident()))
 
-    async def work() -> int:
-        ticks = 0
+    async def work() -> None:
         async with a.syncing_async(), b.syncing_async():
             for i in range(200):
                 a.run(create_counter, id=str(i))
             while len(counts(b)) < 200:
                 await asyncio.sleep(0.001)
-                ticks += 1
-        return ticks
 
-    assert asyncio.run(asyncio.wait_for(work(), 30)) > 0
+    asyncio.run(asyncio.wait_for(work(), 30))
+    assert threads and threading.get_ident() not in threads
     assert len(counts(a)) == len(counts(b)) == 200
 
 
