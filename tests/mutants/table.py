@@ -234,9 +234,9 @@ MUTANTS = (
         "O7: a request is sent before it is on the disk",
         "replica/engine.py",
         "        with self._changing_state(durable=True) as state:\n"
-        "            request = ask(self.store, state, self._entropy, upload=upload)",
+        "            request = make(state)",
         "        with self._changing_state() as state:\n"
-        "            request = ask(self.store, state, self._entropy, upload=upload)",
+        "            request = make(state)",
         seed=1,
     ),
     Mutant(
@@ -286,15 +286,15 @@ MUTANTS = (
     Mutant(
         "H11: in a new epoch own records are not sent again",
         "replica/floors.py",
-        "elif entry.pending or (new_epoch and entry.record.id not in accepted | pruned):",
+        "elif entry.pending or (new_epoch and entry.record.id not in is_there):",
         "elif entry.pending:",
         seed=4,
     ),
     Mutant(
         "H11: what left the log does not come back",
         "replica/floors.py",
-        "        for record, _ in set_aside.remembered():\n",
-        "        for record, _ in ():\n",
+        "        for record in set_aside.remembered():\n",
+        "        for record in ():\n",
         seed=25,
     ),
     # ---- the server --------------------------------------------------------------------

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import dropwhile
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import msgspec
@@ -23,6 +22,7 @@ from synchrotron.cli import market
 from synchrotron.cli.story import JARS, OWNERS, STEPS
 from synchrotron.core.clock import to_ms
 from synchrotron.replica.events import EventName
+from synchrotron.store.closing import Closing
 from synchrotron.testing.oracle import Tables
 
 NINE_O_CLOCK_MS = 1_777_712_400_000
@@ -157,7 +157,7 @@ class Call(msgspec.Struct):
     minute: int | None = None
 
 
-class RemoteActor:
+class RemoteActor(Closing):
     """An actor in a process of its own."""
 
     def __init__(self, file: Path, server: str, token: str) -> None:
@@ -204,15 +204,7 @@ class RemoteActor:
         records: list[ActionRecord] = self._call(list[ActionRecord], "records")
         return records
 
-    def __enter__(self) -> RemoteActor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 import msgspec
@@ -66,6 +66,8 @@ from synchrotron.store.capture import Change
 from synchrotron.store.database import MACHINE, machine_errors
 from synchrotron.store.state import Stamps, State, read_stamp
 from synchrotron.store.store import Store
+
+Request = TypeVar("Request", SyncRequest, SnapshotRequest)
 
 
 class Ran(msgspec.Struct):
@@ -220,15 +222,16 @@ class Engine:
 
     def ask(self, *, upload: bool = True) -> SyncRequest:
         """The next request; it is on the disk when this returns (O6, O7)."""
-        with self._changing_state(durable=True) as state:
-            request = ask(self.store, state, self._entropy, upload=upload)
-            self._asked = (request.exchange.token, self._clock())
-            return request
+        return self._asking(lambda state: ask(self.store, state, self._entropy, upload=upload))
 
     def ask_ahead(self, download: Download) -> SyncRequest:
         """The request for the next page, while this one is still to be taken in."""
+        return self._asking(lambda state: ask_ahead(state, self._entropy, download))
+
+    def _asking(self, make: Callable[[State], Request]) -> Request:
+        """Make a request in a durable transaction, and note when (O4)."""
         with self._changing_state(durable=True) as state:
-            request = ask_ahead(self.store, state, self._entropy, download)
+            request = make(state)
             self._asked = (request.exchange.token, self._clock())
             return request
 
@@ -259,12 +262,11 @@ class Engine:
 
     def ask_snapshot(self, *, new_epoch: bool = False) -> SnapshotRequest:
         resume = self._staging.resume if self._staging else None
-        with self._changing_state(durable=True) as state:
-            request = ask_snapshot(
+        return self._asking(
+            lambda state: ask_snapshot(
                 self.store, state, self._entropy, new_epoch=new_epoch, resume=resume
             )
-            self._asked = (request.exchange.token, self._clock())
-            return request
+        )
 
     def take_snapshot(
         self, request: SnapshotRequest, chunks: Iterable[SnapshotChunk], *, new_epoch: bool = False

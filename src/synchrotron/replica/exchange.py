@@ -109,12 +109,11 @@ def question_of(state: State) -> Question:
 
 
 def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRequest:
-    """Make a request. Call it in a durable transaction, and send it only after."""
+    """Make a request. In a durable transaction, which stores the state; send it only after."""
     exchange = _number(state, entropy)
     pending = store.log.to_send() if upload else []
     if pending:
         store.log.mark_sent(exchange.number)
-    store.write_state(state)
     unsent = store.log.unsent() if upload else []
     renamed = SetAside(store.writer)
     some_renamed = renamed.has_renamed()
@@ -137,13 +136,12 @@ def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRe
     )
 
 
-def ask_ahead(store: Store, state: State, entropy: Entropy, download: Download) -> SyncRequest:
+def ask_ahead(state: State, entropy: Entropy, download: Download) -> SyncRequest:
     """Ask for the page after one that is not taken in yet. In a durable transaction.
 
     The answer counts only if the replica is by then where that page leads to.
     """
     exchange = _number(state, entropy)
-    store.write_state(state)
     seen = max((state.seen, state.seen_token), (download.newest, download.newest_token))
     return SyncRequest(
         exchange,
@@ -189,7 +187,6 @@ def ask_snapshot(
 ) -> SnapshotRequest:
     """Ask for a snapshot, offering the ids whose fate is open. In a durable transaction."""
     exchange = _number(state, entropy)
-    store.write_state(state)
     renamed = SetAside(store.writer)
     entries = list(store.log.own()) if new_epoch else store.log.pending()
     remembered = renamed.remembered() if new_epoch else []
@@ -202,7 +199,7 @@ def ask_snapshot(
             for record in (
                 *(entry.record for entry in entries),
                 *withdrawn,
-                *(record for record, _ in remembered),
+                *remembered,
             )
         ],
         state.migrations,

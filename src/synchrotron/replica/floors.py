@@ -69,11 +69,12 @@ def rebase(
     head = staging.head
     assert head is not None
     accepted, pruned = set(head.accepted), set(head.pruned or ())
+    is_there = accepted | pruned
     set_aside = SetAside(store.writer)
     kept: list[Entry] = []
     if new_epoch:
-        for record, _ in set_aside.remembered():
-            if record.id not in accepted | pruned:
+        for record in set_aside.remembered():
+            if record.id not in is_there:
                 set_aside.take(record.id)
                 kept.append(Entry(split_action_id(record.id)[1], record, None, {}))
     for entry in store.log.all():
@@ -82,7 +83,7 @@ def rebase(
             continue
         if entry.record.id in accepted and entry.pending:
             set_aside.put(entry.record, _accepted(entry.record, head))
-        elif entry.pending or (new_epoch and entry.record.id not in accepted | pruned):
+        elif entry.pending or (new_epoch and entry.record.id not in is_there):
             kept.append(entry)
         else:
             set_aside.put(entry.record, outcome_of(entry, head.server_floor))

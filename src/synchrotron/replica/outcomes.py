@@ -115,11 +115,11 @@ class SetAside:
         """Parked and discarded ones. The server may have them all the same (R4)."""
         return self._some(None, "state IN ('parked', 'discarded')")
 
-    def remembered(self) -> list[tuple[ActionRecord, Outcome]]:
+    def remembered(self) -> list[ActionRecord]:
         """The newest of those that the server had when they left the log, in order."""
         were_there = "state IN ('accepted', 'changed', 'rejected')"
         found = self._some(None, f"{were_there} ORDER BY seq DESC LIMIT {REMEMBERED_MAX}")
-        return sorted(found, key=lambda f: f[0].order_key)
+        return sorted((record for record, _ in found), key=lambda record: record.order_key)
 
     def _some(
         self, server_floor: OrderKey | None, where: str, *values: str

@@ -69,11 +69,11 @@ class Form:
             self.key_fault(table, sent.key) or _size_fault(sent) or self._values_fault(table, sent)
         )
 
-    @classmethod
-    def records_fit(cls, records: Sequence[ActionRecord]) -> bool:
+    @staticmethod
+    def records_fit(records: Sequence[ActionRecord]) -> bool:
         """Whether all of these can be stored: in one go, since nearly always they can."""
         try:
-            canonical([[record.name, record.args, record.audiences or ()] for record in records])
+            canonical([_told_by(record) for record in records])
         except ValueError:
             return False
         return all(record.version in VERSIONS for record in records)
@@ -82,7 +82,7 @@ class Form:
     def record_fault(record: ActionRecord) -> str | None:
         """What keeps a record from being stored, if anything does."""
         try:
-            canonical([record.name, record.args, record.audiences or ()])
+            canonical(_told_by(record))
         except ValueError as error:
             return f"its record: {error}"
         if record.version not in VERSIONS:
@@ -121,6 +121,11 @@ class Form:
         if sent.op == "update" and not values.keys().isdisjoint(table.key):
             return "an update does not change a key: delete the row and insert another"
         return None
+
+
+def _told_by(record: ActionRecord) -> list[Any]:
+    """What a replica may say freely in a record: the rest has been read by its form."""
+    return [record.name, record.args, record.audiences or ()]
 
 
 def _is_plain(column: Column) -> bool:

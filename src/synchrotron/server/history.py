@@ -128,18 +128,15 @@ class History:
         return life is not None and place.order_key in life.patches
 
     def stage(
-        self,
-        key: OrderKey,
-        target: Target,
-        row: RowKey,
-        patch: Patch | None,
-        after: Values | UnsetType | None = UNSET,
+        self, place: Place, patch: Patch | None, after: Values | UnsetType | None = UNSET
     ) -> None:
-        """Put a patch into the life of `target`, which is of `row`. See `Life.put`."""
+        """Put a patch into the life of its target, as `Life.put` does."""
+        key, target = place
         life = self._staged.get(target)
         if life is None:
             stored = self._stored.get(target)
             life = self._staged[target] = stored.copy() if stored else Life(None)
+            row = target.row
             if row in self._homes:
                 self._homes[row].add(target)
             else:

@@ -21,6 +21,8 @@ from functools import cached_property
 from itertools import takewhile
 from typing import NamedTuple
 
+from msgspec import UNSET, UnsetType
+
 from synchrotron.app.types import formless_text
 from synchrotron.core.canonical import text_of
 from synchrotron.core.clock import OrderKey
@@ -356,15 +358,14 @@ class Judgement:
                 writes.append((record.id, Write(target, patch, before, after)))
             staged.append((target, patch, after))
         for target, patch, after in staged:
-            row = target.row
-            self._history.stage(record.order_key, target, row, patch, after)
-            self._unwritten[row] = None
+            self._stage(Place(record.order_key, target), patch, after)
         return None
 
-    def _stage(self, place: Place, patch: Patch | None) -> None:
-        row = place.target.row
-        self._history.stage(place.order_key, place.target, row, patch)
-        self._unwritten[row] = None
+    def _stage(
+        self, place: Place, patch: Patch | None, after: Values | UnsetType | None = UNSET
+    ) -> None:
+        self._history.stage(place, patch, after)
+        self._unwritten[place.target.row] = None
 
     # ---- rights -------------------------------------------------------------------
 

@@ -114,7 +114,7 @@ class Device:
 
     def remembered(self) -> set[str]:
         """And of those that left it after the server had them."""
-        return self.in_log() | {record.seed for record, _ in SetAside(self.writer).remembered()}
+        return self.in_log() | {record.seed for record in SetAside(self.writer).remembered()}
 
     def parked(self) -> list[ActionRecord]:
         return [record for record, _ in SetAside(self.writer).parked()]
