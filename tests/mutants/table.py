@@ -235,8 +235,7 @@ MUTANTS = (
         "replica/engine.py",
         "        with self._changing_state(durable=True) as state:\n"
         "            request = make(state)",
-        "        with self._changing_state() as state:\n"
-        "            request = make(state)",
+        "        with self._changing_state() as state:\n            request = make(state)",
         seed=1,
     ),
     Mutant(
