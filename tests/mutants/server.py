@@ -138,8 +138,8 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H1: of many actions another one than the first is named",
         "server/shadow.py",
-        "        for at, some in _divided(writes):\n            if first :=",
-        "        for at, some in reversed(list(_divided(writes))):\n            if first :=",
+        "        for at, some in _divided(tried):\n            if first :=",
+        "        for at, some in reversed(list(_divided(tried))):\n            if first :=",
         "tests/postgres/test_many.py",
     ),
     ServerMutant(

@@ -70,6 +70,8 @@ BUSY_MS_MAX = 500
 """A lease ends with its upload, mostly long before its time: worth asking now and then."""
 SKEW_MS_MAX = 1_000
 """A clock further off than this counts as wrong where the server refuses its keys."""
+MANY_RUNS = 100
+"""Of so many the flush to the disk takes longer than beginning it early does."""
 PART_BYTES = 3_000_000
 """A larger upload goes in parts: a lost one does not cost the others, and memory stays bounded."""
 PART_ITEMS = 8_000
@@ -111,6 +113,8 @@ def question_of(state: State) -> Question:
 def ask(store: Store, state: State, entropy: Entropy, *, upload: bool) -> SyncRequest:
     """Make a request. In a durable transaction, which stores the state; send it only after."""
     exchange = _number(state, entropy)
+    if upload and store.log.has_pending(MANY_RUNS):
+        store.database.flush_soon()
     pending = store.log.to_send() if upload else []
     if pending:
         store.log.mark_sent(exchange.number)

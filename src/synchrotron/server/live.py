@@ -111,8 +111,8 @@ class Live:
                 written.extend(chunks)
                 yield self._writing(table, gone[table], chunks[0])
                 yield from (self._writing(table, (), chunk) for chunk in chunks[1:])
-            meanwhile()
             yield ("SELECT synchrotron.check_constraints()",)
+            meanwhile()
 
         _, *moved, _ = await fetch_all(self._connection, queries())
         for row, homes in rows.items():

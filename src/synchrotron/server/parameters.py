@@ -24,6 +24,44 @@ def plain_array(texts: Iterable[str]) -> str:
     return "{" + ",".join(texts) + "}"
 
 
+def text_array(texts: Sequence[str]) -> str:
+    """An array of any texts but for those with a NUL, which no text in PostgreSQL has.
+
+    Quoted all at once: one by one takes more time than everything else that makes a row.
+    """
+    joined = "\0".join(texts)
+    if joined.count("\0") != max(len(texts) - 1, 0):
+        raise ValueError("a text holds a NUL")
+    if not texts:
+        return "{}"
+    escaped = joined.replace("\\", "\\\\").replace('"', '\\"')
+    return '{"' + escaped.replace("\0", '","') + '"}'
+
+
+class Columns:
+    """Rows as parameters of a statement: an array for each column, as `unnest` takes them.
+
+    PostgreSQL reads these in a third of the time that it takes for JSON.
+    """
+
+    def __init__(self, **types: str) -> None:
+        """The PostgreSQL type of each column."""
+        self._types = types
+        self.placeholders = ", ".join(f"%s::{type}[]" for type in types.values())
+
+    def arrays(self, rows: Sequence[tuple[Any, ...]]) -> list[str]:
+        columns = zip(*rows, strict=True) if rows else [()] * len(self._types)
+        return [
+            text_array(column) if type == "text" else _json_array(column)
+            for type, column in zip(self._types.values(), columns, strict=True)
+        ]
+
+
+def _json_array(values: Sequence[Any]) -> str:
+    """An array of values that PostgreSQL spells as JSON does: numbers, booleans, moments."""
+    return "{" + json_text(values)[1:-1] + "}"
+
+
 ROWS_PER_STATEMENT = 250
 """PostgreSQL reads these while the next are written."""
 

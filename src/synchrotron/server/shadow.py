@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors
 
 from synchrotron.core.patches import Patch, Target, Values
-from synchrotron.server.database import Connection, fetch_all
+from synchrotron.server.database import Connection, Query, fetch_all
 from synchrotron.server.installed import Installed
-from synchrotron.server.parameters import batched
+from synchrotron.server.parameters import ROWS_PER_STATEMENT
 from synchrotron.server.tables import rows_json
 
 PARTS = 8
@@ -45,54 +45,69 @@ class Shadow:
         self._installed = installed
         self._first_place = first_place
 
-    async def faults(self, user: str, writes: Sequence[Write]) -> dict[int, str]:
+    async def faults(self, user: str, writes: Iterable[Write]) -> dict[int, str]:
         """What is wrong with which of the writes; all at once where nothing is.
 
         Rows that a policy hides are found in one go. An error ends its statement and names no
         row: its writes are divided until it is alone.
         """
-        found = await self._found(user, writes) if writes else {}
+        tried, found = await self._found(user, writes)
         if found is not None:
             return found
         return {
             at + i: fault
-            for at, some in _divided(writes)
+            for at, some in _divided(tried)
             for i, fault in (await self.faults(user, some)).items()
         }
 
-    async def first_fault(self, user: str, writes: Sequence[Write]) -> tuple[int, str] | None:
-        """The first of the writes with which something is wrong, and what."""
-        found = await self._found(user, writes) if writes else {}
+    async def first_fault(self, user: str, writes: Iterable[Write]) -> tuple[int, str] | None:
+        """The first of the writes with which something is wrong, and what.
+
+        PostgreSQL tries those that there are while the next are still to be made.
+        """
+        tried, found = await self._found(user, writes)
         if found is not None:
             return min(found.items(), default=None)
-        for at, some in _divided(writes):
+        for at, some in _divided(tried):
             if first := await self.first_fault(user, some):
                 return at + first[0], first[1]
         return None
 
-    async def _found(self, user: str, writes: Sequence[Write]) -> dict[int, str] | None:
-        """The faults among writes that are tried at once; None where one of several is an error."""
+    async def _found(
+        self, user: str, writes: Iterable[Write]
+    ) -> tuple[list[Write], dict[int, str] | None]:
+        """All the writes, and the faults among them; None where one of several is an error."""
+        source = iter(writes)
+        tried = list(islice(source, ROWS_PER_STATEMENT))
+        if not tried:
+            return [], {}
         try:
-            return await self._try(writes)
+            return tried, await self._try(tried, source)
         except errors.InsufficientPrivilege:
-            fault = f"a policy forbids {user} to {writes[0].patch.op} this row"
+            fault = f"a policy forbids {user} to {tried[0].patch.op} this row"
         except (errors.DataError, errors.IntegrityError, errors.ProgrammingError) as error:
             fault = f"PostgreSQL cannot judge this row: {_message(error)}"
+        tried += source
         await self._connection.execute(b"ROLLBACK TO SAVEPOINT shadow")
-        return {0: fault} if len(writes) == 1 else None
+        return tried, {0: fault} if len(tried) == 1 else None
 
-    async def _try(self, writes: Sequence[Write]) -> dict[int, str]:
-        statements = self._statements(dict(enumerate(writes, self._first_place)))
-        queries = (
-            (statement, rows_json(some)) for statement, rows in statements for some in batched(rows)
-        )
-        _, *results, _ = await fetch_all(
-            self._connection,
-            chain([("SAVEPOINT shadow",)], queries, [("ROLLBACK TO SAVEPOINT shadow",)]),
-        )
-        written = dict(chain.from_iterable(results))
+    async def _try(self, tried: list[Write], source: Iterator[Write]) -> dict[int, str]:
+        """Try these writes and those that are still to come, which are added to them."""
+
+        def queries() -> Iterator[Query]:
+            yield ("SAVEPOINT shadow",)
+            some, at = tried[:], self._first_place
+            while some:
+                for statement, rows in self._statements(dict(enumerate(some, at))):
+                    yield statement, rows_json(rows)
+                at += len(some)
+                some = list(islice(source, ROWS_PER_STATEMENT))
+                tried.extend(some)
+            yield ("ROLLBACK TO SAVEPOINT shadow",)
+
+        written = dict(chain.from_iterable(await fetch_all(self._connection, queries())))
         faults: dict[int, str] = {}
-        for i, write in enumerate(writes):
+        for i, write in enumerate(tried):
             place = self._first_place + i
             if place not in written:
                 faults[i] = f"a policy forbids the user to {write.patch.op} this row"

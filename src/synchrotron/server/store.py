@@ -17,7 +17,7 @@ from synchrotron.server.database import Connection, fetch
 from synchrotron.server.download import columns_of, key_text
 from synchrotron.server.history import History, Life, Place
 from synchrotron.server.live import Home
-from synchrotron.server.parameters import json_text, multirange
+from synchrotron.server.parameters import Columns, json_text, multirange, text_array
 from synchrotron.server.upload import Proposed, Stored
 
 NOTICE_AUDIENCES_MAX = 100
@@ -199,6 +199,36 @@ class After(NamedTuple):
     leases: list[Lease] | None
 
 
+_ACTIONS = Columns(
+    order_key="text",
+    id="text",
+    seed="text",
+    name="text",
+    version="integer",
+    args="text",
+    now="timestamptz",
+    audiences="text",
+    n="bigint",
+)
+_SCOPES = Columns(audience="text", order_key="text", n="bigint")
+_PATCHES = Columns(
+    table_name="text",
+    key="text",
+    audience="text",
+    order_key="text",
+    op="text",
+    columns="text",
+    n="bigint",
+    is_new="boolean",
+)
+_STORE = (
+    "SELECT * FROM synchrotron.store(%s, %s, %s::bigint, %s::text[], %s::bigint, %s::text[],"
+    " %s, %s::bigint, %s::text[], %s, %s, %s, %s::int8multirange,"
+    f" {_ACTIONS.placeholders}, {_SCOPES.placeholders}, {_PATCHES.placeholders},"
+    " %s::json, %s::json, %s::json, %s::json, %s)"
+)
+
+
 async def store(
     connection: Connection,
     addition: Addition,
@@ -215,9 +245,7 @@ async def store(
     rows = addition.rows
     [row] = await fetch(
         connection,
-        "SELECT * FROM synchrotron.store(%s, %s, %s::bigint, %s::text[], %s::bigint, %s::text[],"
-        " %s, %s::bigint, %s::text[], %s, %s, %s, %s::int8multirange, %s::json, %s::json,"
-        " %s::json, %s::json, %s::json, %s::json, %s)",
+        _STORE,
         addition.user,
         addition.client,
         standing.cursor,
@@ -231,7 +259,7 @@ async def store(
         rows.count,
         token,
         rows.numbers,
-        *rows.texts,
+        *rows.parameters,
         _notice(addition, changes_rights=changes_rights),
     )
     after = After(*row)
@@ -244,12 +272,14 @@ class _Rows:
     def __init__(self, addition: Addition) -> None:
         self._addition = addition
         self.count = 0
-        self.actions: list[dict[str, Any]] = []
-        self.patches: list[dict[str, Any]] = []
+        self.actions: list[tuple[Any, ...]] = []
+        self.scopes: list[tuple[Any, ...]] = []
+        self.patches: list[tuple[Any, ...]] = []
         self.corrections: list[dict[str, Any]] = []
         self.creators: dict[Audience, str] = {}
         self.names: list[dict[str, str]] = []
         self._made: set[Target] = set()
+        self._declared: dict[tuple[Audience, ...] | None, str] = {None: ""}
         self._action_numbers: dict[ActionId, int] = {}
         self._correction_numbers: dict[Place, int] = {}
         places: list[tuple[OrderKey, SentAction | tuple[Place, Patch | None, str]]] = [
@@ -266,14 +296,15 @@ class _Rows:
                 self._add_correction(*what)
         self.numbers = multirange(int(sent.record.id[25:]) for sent in addition.actions)
         creators = [{"audience": a, "creator": user} for a, user in self.creators.items()]
-        self.texts = (
-            json_text(self.actions),
-            json_text(self.patches),
+        self.parameters = (
+            *_ACTIONS.arrays(self.actions),
+            *_SCOPES.arrays(self.scopes),
+            *_PATCHES.arrays(self.patches),
             *(json_text(some) if some else None for some in (self.corrections, self.targets())),
             json_text(creators),
             json_text(self.names) if self.names else None,
         )
-        """For the parameters of `synchrotron.store` that are JSON, in their order."""
+        """For `synchrotron.store`, in their order."""
 
     def numbered(self, before: Seq) -> Numbered:
         return Numbered(
@@ -283,39 +314,57 @@ class _Rows:
         )
 
     def _add_action(self, sent: SentAction) -> None:
-        record, n = sent.record, self.count
+        record, n, declared = sent.record, self.count, sent.record.audiences
+        order_key = record.order_key
         self._action_numbers[record.id] = n
-        scopes = dict.fromkeys(record.audiences or ())
+        scopes = dict.fromkeys(declared or ())
         for patch in sent.patches:
             _, target, key, read = self._addition.proposed[id(patch)]
+            assert read is not None
+            table, _, audience = target
             is_new = self._addition.history.is_made_by(target, read)
             if is_new:
                 self._made.add(target)
-            self.patches.append(_patch_row(target, key, record.order_key, read, n, is_new))
-            scopes[target.audience] = None
-            self.creators.setdefault(target.audience, record.user)
+            op, columns = read.op, read.columns
+            self.patches.append((table, key, audience, order_key, op, columns, n, is_new))
+            scopes[audience] = None
+            self.creators.setdefault(audience, record.user)
+        self.scopes += [(audience, order_key, n) for audience in scopes]
         self.actions.append(
-            {
-                "order_key": record.order_key,
-                "id": record.id,
-                "seed": record.seed,
-                "name": record.name,
-                "version": record.version,
-                "args": text_of(record.args),
-                "now": record.now,
-                "audiences": record.audiences,
-                "scopes": list(scopes),
-                "n": n,
-            }
+            (
+                order_key,
+                record.id,
+                record.seed,
+                record.name,
+                record.version,
+                text_of(record.args),
+                record.now,
+                self._declared_text(declared),
+                n,
+            )
         )
         for old in sent.formerly:
             self.names.append({"id": old, "seed": record.seed})
+
+    def _declared_text(self, declared: tuple[Audience, ...] | None) -> str:
+        text = self._declared.get(declared)
+        if text is None:
+            text = self._declared[declared] = text_array(declared or ())
+        return text
 
     def _add_correction(self, place: Place, patch: Patch | None, author: str) -> None:
         key, target = place
         self._correction_numbers[place] = self.count
         self.corrections.append(
-            _patch_row(target, key_text(target.key), key, patch, self.count, False)
+            {
+                "table_name": target.table,
+                "key": key_text(target.key),
+                "audience": target.audience,
+                "order_key": key,
+                "op": patch.op if patch else None,
+                "columns": patch.columns if patch else None,
+                "n": self.count,
+            }
         )
         self.creators.setdefault(target.audience, author)
 
@@ -332,21 +381,6 @@ class _Rows:
             for target, life in self._addition.history.staged()
             if target not in self._made
         ]
-
-
-def _patch_row(
-    target: Target, key: str, order_key: OrderKey, patch: Patch | None, n: int, is_new: bool
-) -> dict[str, Any]:
-    return {
-        "table_name": target.table,
-        "key": key,
-        "audience": target.audience,
-        "order_key": order_key,
-        "op": patch.op if patch else None,
-        "columns": patch.columns if patch else None,
-        "n": n,
-        "is_new": is_new,
-    }
 
 
 def _notice(addition: Addition, *, changes_rights: bool) -> str:

@@ -284,24 +284,24 @@ class Judgement:
             dict.fromkeys(patch.audience for sent in actions for patch in sent.patches)
             | dict.fromkeys(declared)
         )
-        faults: dict[ActionId, Fault] = {}
-        writes: list[tuple[ActionId, Write]] = []
-        for sent in actions:
-            id = sent.record.id
-            fault = self._action_fault(sent)
-            if fault is None:
-                fault = self._stage_action(sent, writes)
-            if fault is not None:
-                faults[id] = fault
-                break
-        tried = await self._shadow.first_fault(self._upload.user, [write for _, write in writes])
-        if tried is not None:
-            i, reason = tried
-            id, write = writes[i]
+        tried: list[tuple[ActionId, Write]] = []
+        faults: list[Refused] = []
+
+        def writes() -> Iterator[Write]:
+            for sent in actions:
+                made: list[Write] = []
+                fault = self._action_fault(sent) or self._stage_action(sent, made)
+                tried.extend((sent.record.id, write) for write in made)
+                yield from made
+                if fault is not None:
+                    faults.append(Refused(Denied, sent.record.id, *fault))
+                    return
+
+        if first := await self._shadow.first_fault(self._upload.user, writes()):
+            i, reason = first
+            id, write = tried[i]
             return Refused(Denied, id, write.target.row, reason)
-        for id, fault in faults.items():
-            return Refused(Denied, id, *fault)
-        return None
+        return faults[0] if faults else None
 
     def _action_fault(self, sent: SentAction) -> Fault | None:
         """What denies an action before its rows are looked at."""
@@ -339,7 +339,7 @@ class Judgement:
             seen.add(target)
         return None
 
-    def _stage_action(self, sent: SentAction, writes: list[tuple[ActionId, Write]]) -> Fault | None:
+    def _stage_action(self, sent: SentAction, writes: list[Write]) -> Fault | None:
         """Stage an action, and note the writes by which it is to be judged."""
         record, proposed = sent.record, self._upload.proposed
         staged: list[tuple[Target, Patch, Values | None]] = []
@@ -350,12 +350,13 @@ class Judgement:
                 return Fault(target.row, reason)
             life = self._history.life(target)
             before = life.row_before(record.order_key)
-            after = apply(before, patch)
+            # Not read again from the patch's text.
+            after = sent_patch.values or {} if patch.op == "insert" else apply(before, patch)
             if before is None and patch.op != "insert":
                 if not life.is_known():
                     return Fault(target.row, f"{target.audience} has no such row")
             else:
-                writes.append((record.id, Write(target, patch, before, after)))
+                writes.append(Write(target, patch, before, after))
             staged.append((target, patch, after))
         for target, patch, after in staged:
             self._stage(Place(record.order_key, target), patch, after)

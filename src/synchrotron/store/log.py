@@ -245,6 +245,16 @@ class Log:
             for key, record, changes, effects in rows
         ]
 
+    def has_pending(self, count: int) -> bool:
+        """Whether so many are pending, or more."""
+        return bool(
+            self._execute(
+                f"SELECT EXISTS (SELECT 1 FROM synchrotron_action WHERE {_PENDING} "
+                "LIMIT 1 OFFSET ?)",
+                (count - 1,),
+            ).get
+        )
+
     def first_pending_position(self) -> int | None:
         position: int | None = self._execute(
             f"SELECT min(position) FROM synchrotron_action WHERE {_PENDING}"

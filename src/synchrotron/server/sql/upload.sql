@@ -199,15 +199,21 @@ END;
 -- until then, and what is read after it is what everyone committed before. Where what was judged
 -- is stale by now, or the replica behind, nothing is stored.
 --
--- What there is none of is NULL. Rows are numbered by `n`, from 1 in the order of history.
--- `scopes` are the audiences in which an action is of interest; of a patch, `is_new` says that its
--- row was not there before, and is now what the patch says.
+-- What most uploads bring comes column by column: PostgreSQL reads an array in a third of the time
+-- of JSON. `a_` are actions, `s_` the audiences in which one is of interest, `p_` their patches;
+-- `p_is_new` says that a row was not there before, and is now what the patch says. What there is
+-- none of is NULL. Actions, patches and corrections are numbered by `n`, from 1 in the order of
+-- history.
 CREATE OR REPLACE FUNCTION synchrotron.store(
     who text, client text, asked_from bigint, known text[], seen bigint, mine text[],
     known_floor text, at_ms bigint, touched text[], changes_rights boolean,
     count integer, its_token text, numbers int8multirange,
-    new_actions json, new_patches json, corrections json, new_rows json,
-    new_creators json, new_names json, notice text
+    a_order_key text[], a_id text[], a_seed text[], a_name text[], a_version integer[],
+    a_args text[], a_now timestamptz[], a_audiences text[], a_n bigint[],
+    s_audience text[], s_order_key text[], s_n bigint[],
+    p_table_name text[], p_key text[], p_audience text[], p_order_key text[], p_op text[],
+    p_columns text[], p_n bigint[], p_is_new boolean[],
+    corrections json, new_rows json, new_creators json, new_names json, notice text
 )
 RETURNS TABLE (
     before bigint, is_stale boolean, behind boolean, token text,
@@ -235,35 +241,29 @@ BEGIN
     IF count = 0 THEN
         token := synchrotron.token_of(before);
     ELSE
-        WITH brought AS MATERIALIZED (
-            SELECT * FROM json_to_recordset(new_actions) AS a (
-                order_key text, id text, seed text, name text, version integer, args text,
-                now timestamptz, audiences text[], scopes text[], n bigint
-            )
-        ), scoped AS (
-            INSERT INTO synchrotron.scopes (audience, order_key, seq)
-            SELECT unnest(b.scopes), b.order_key, before + b.n FROM brought AS b
-        )
         INSERT INTO synchrotron.actions (
-            order_key, id, seed, name, version, args, now, client_id, user_id, audiences, seq
+            order_key, id, seed, name, version, args, now, audiences, client_id, user_id, seq
         )
-        SELECT b.order_key, b.id, b.seed, b.name, b.version, b.args, b.now, client, who,
-            b.audiences, before + b.n
-        FROM brought AS b;
-        WITH brought AS MATERIALIZED (
-            SELECT * FROM json_to_recordset(new_patches) AS p (
-                table_name text, key text, audience text, order_key text, op text, columns text,
-                n bigint, is_new boolean
-            )
-        ), made AS (
-            INSERT INTO synchrotron.targets (table_name, key, audience, present, newest, seq)
-            SELECT b.table_name, b.key, b.audience, b.columns, b.order_key, its_seq
-            FROM brought AS b WHERE b.is_new
-        )
+        SELECT a.order_key, a.id, a.seed, a.name, a.version, a.args, a.now,
+            nullif(a.audiences, '')::text[], client, who, before + a.n
+        FROM unnest(
+            a_order_key, a_id, a_seed, a_name, a_version, a_args, a_now, a_audiences, a_n
+        ) AS a (order_key, id, seed, name, version, args, now, audiences, n);
+        INSERT INTO synchrotron.scopes (audience, order_key, seq)
+        SELECT s.audience, s.order_key, before + s.n
+        FROM unnest(s_audience, s_order_key, s_n) AS s (audience, order_key, n);
         INSERT INTO synchrotron.patches
-        SELECT b.table_name, b.key, b.audience, b.order_key, b.op, b.columns,
-            before + b.n, before + b.n, client, who
-        FROM brought AS b;
+        SELECT p.table_name, p.key, p.audience, p.order_key, p.op, p.columns,
+            before + p.n, before + p.n, client, who
+        FROM unnest(
+            p_table_name, p_key, p_audience, p_order_key, p_op, p_columns, p_n
+        ) AS p (table_name, key, audience, order_key, op, columns, n);
+        INSERT INTO synchrotron.targets (table_name, key, audience, present, newest, seq)
+        SELECT p.table_name, p.key, p.audience, p.columns, p.order_key, its_seq
+        FROM unnest(
+            p_table_name, p_key, p_audience, p_order_key, p_columns, p_is_new
+        ) AS p (table_name, key, audience, order_key, columns, is_new)
+        WHERE p.is_new;
         IF corrections IS NOT NULL THEN
             WITH brought AS MATERIALIZED (
                 SELECT * FROM json_to_recordset(corrections) AS p (
