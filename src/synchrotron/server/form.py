@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 from synchrotron.app.schema import Column, Schema, Table
-from synchrotron.app.types import ColumnType, formless_text
+from synchrotron.app.types import ColumnType, column_type, formless_text
 from synchrotron.core.canonical import canonical, text_of
 from synchrotron.core.messages import PROTOCOL, Offer, RowPatch, SentAction, SyncRequest
 from synchrotron.core.records import ActionRecord
@@ -44,6 +44,7 @@ VERSIONS = range(-(2**31), 2**31)
 """What a column of PostgreSQL's type integer holds."""
 ESCAPED_BYTES_MAX = 6
 """Of one character in JSON."""
+ANY_TEXT = column_type("TEXT")
 
 
 class Form:
@@ -57,9 +58,50 @@ class Form:
             for name, columns in self._columns.items()
         }
         """Of columns whose values travel as they are kept: every patch is judged by these."""
+        self._judges = {
+            name: {c.name: _judge(c) for c in columns.values()}
+            for name, columns in self._columns.items()
+        }
+        """Of each column: what is wrong with a value that is not NULL, as it travels."""
+        self._texts = {
+            name: frozenset(c.name for c in columns.values() if c.type == ANY_TEXT)
+            for name, columns in self._columns.items()
+        }
 
     def fault(self, sent: RowPatch) -> str | None:
         """What keeps a patch from being one of its table's, if anything does."""
+        return None if self._is_plainly_right(sent) else self.complaint(sent)
+
+    def _is_plainly_right(self, sent: RowPatch) -> bool:
+        """Whether nothing can be wrong with a patch, as is seen at a glance of nearly all.
+
+        It says no in doubt. For an upload of a thousand this takes half of the time that
+        `complaint` does.
+        """
+        texts, values = self._texts.get(sent.table), sent.values
+        if texts is None or values is None or not _is_plain_text(sent.audience):
+            return False
+        judges, columns = self._judges[sent.table], self._schema.tables[sent.table].key
+        for name, value in values.items():
+            # Most are plain texts: those are told here, without a call for each.
+            if name in texts and type(value) is str and value.isascii() and "\0" not in value:
+                continue
+            if name not in judges or (value is not None and judges[name](value) is not None):
+                return False
+        if len(sent.key) != len(columns):
+            return False
+        is_insert = sent.op == "insert"
+        room = INDEXED_BYTES_MAX // ESCAPED_BYTES_MAX - len(sent.audience)
+        for name, value in zip(columns, sent.key, strict=True):
+            if name not in texts or not _is_plain_text(value):
+                return False
+            if values.get(name) != value if is_insert else name in values:
+                return False
+            room -= len(value) + len('"",')
+        return room > 0
+
+    def complaint(self, sent: RowPatch) -> str | None:
+        """The same, with all that there is to look at."""
         table = self._schema.tables.get(sent.table)
         if table is None:
             return f"{sent.table} is not a table of this application"
@@ -108,9 +150,9 @@ class Form:
         if not values.keys() <= self._columns[table.name].keys():
             unknown = min(values.keys() - self._columns[table.name].keys())
             return f"table {table.name} has no column {unknown} that could be written"
-        checks = self._checks[table.name]
+        judges = self._judges[table.name]
         for name, value in values.items():
-            if value is None or ((check := checks.get(name)) is not None and check(value) is None):
+            if value is None or judges[name](value) is None:
                 continue
             try:
                 table.check_values({name: value})
@@ -123,9 +165,28 @@ class Form:
         return None
 
 
+def _is_plain_text(value: object) -> TypeGuard[str]:
+    return type(value) is str and value.isascii() and "\0" not in value
+
+
 def _told_by(record: ActionRecord) -> list[Any]:
     """What a replica may say freely in a record: the rest has been read by its form."""
     return [record.name, record.args, record.audiences or ()]
+
+
+def _judge(column: Column) -> Callable[[Any], str | None]:
+    if _is_plain(column):
+        return column.type.check
+    from_wire = column.type.from_wire
+
+    def judge(value: Any) -> str | None:
+        try:
+            from_wire(value)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return judge
 
 
 def _is_plain(column: Column) -> bool:
