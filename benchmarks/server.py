@@ -35,7 +35,9 @@ from synchrotron.replica.syncing import deliver
 
 UPLOAD = 5_000
 FEW = 1_000
-TURNS = 5
+WARM_UP_TURNS = 3
+"""Not counted: the system is still writing the files of the cluster that was just made."""
+TURNS = 7
 NOOPS = 100
 BEHIND = 10_000
 LATE = 40
@@ -91,6 +93,9 @@ def transfers(world: World) -> list[list[object]]:
     for count in (FEW, UPLOAD):
         whole: dict[str, list[float]] = {"upload": [], "download": []}
         apart: dict[str, list[Times]] = {"upload": [], "download": []}
+        for _ in range(WARM_UP_TURNS if count == FEW else 0):
+            upload(writer, count)
+            download(reader)
         for _ in range(TURNS):
             apart["upload"].append(upload(writer, count))
             apart["download"].append(download(reader))

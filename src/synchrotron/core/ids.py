@@ -67,6 +67,11 @@ def split_action_id(id: ActionId) -> tuple[ClientId, int]:
     return ClientId(client), int(n)
 
 
+def number_of(id: ActionId) -> int:
+    """The n of an action id that is known to be one."""
+    return int(id[25:])
+
+
 def derive_id(seed: str, table: str, kind: str, *parts: Any) -> str:
     """A UUIDv8 (RFC 9562, 5.8) from a seed; `kind` is "key" or "n". 36 lower-case characters."""
     # An ordinal always has a canonical form; a key that an action gives is checked for one.

@@ -70,6 +70,10 @@ from synchrotron.store.store import Store
 Request = TypeVar("Request", SyncRequest, SnapshotRequest)
 
 
+RUNS_PER_FLUSH = 200
+"""After a burst of runs a request then waits for the disk no longer than for these."""
+
+
 class Ran(msgspec.Struct):
     """A first run."""
 
@@ -167,6 +171,8 @@ class Engine:
                 rests_on = self._first_runner.rested_on
                 self.store.log.add_run(n, record, changes, rests_on)
             self._stamps.committed(n, at)
+        if n % RUNS_PER_FLUSH == 0:
+            self.store.database.flush_soon()
         return Ran(record, result, changes)
 
     def rehearse(self, action: Action[Any, Any], arguments: Arguments) -> ActionRecord:

@@ -20,7 +20,7 @@ REMEMBERED_MAX = 2_000
 RESTORED = "the server has had an action under this id, and cannot tell whether it was this one"
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of an action, as far as this replica knows.
 
     `state` is the first that holds of discarded, parked, rejected (a replay raised, with

@@ -25,7 +25,7 @@ import apsw
 from synchrotron.app.action import Action
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before, Decision, decide
-from synchrotron.core.ids import ActionId, Audience, Seq, split_action_id
+from synchrotron.core.ids import ActionId, Audience, Seq, number_of
 from synchrotron.core.patches import Patch, RowKey, Target
 from synchrotron.core.plan import FastForward, InStep, Rewind, make_plan
 from synchrotron.core.records import ActionRecord
@@ -149,7 +149,7 @@ class Revision:
 
         They are marked in the log at once: nothing of them was read before.
         """
-        by_position = {split_action_id(record.id)[1]: (seq, record) for seq, record in runs}
+        by_position = {number_of(record.id): (seq, record) for seq, record in runs}
         marked = self._log.accept_runs(
             (seq, seq, n, record.order_key) for n, (seq, record) in by_position.items()
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from synchrotron.core.ids import ActionId, ClientId, split_action_id
+from synchrotron.core.ids import ActionId, ClientId, number_of, split_action_id
 from synchrotron.core.messages import Fate, Offer
 from synchrotron.errors import ProtocolError
 from synchrotron.server.parameters import multirange
@@ -107,7 +107,7 @@ def ids_of(client: ClientId, offers: Sequence[Offer]) -> tuple[str, list[ActionI
     others: list[ActionId] = []
     for offer in offers:
         for id in (offer.id, *offer.formerly):
-            n = int(id[25:])
+            n = number_of(id)
             if n > N_MAX:
                 raise ProtocolError("the number of an action id does not fit in 64 bits")
             if id[:24] == client:

@@ -128,31 +128,31 @@ class History:
         return life is not None and place.order_key in life.patches
 
     def stage(
-        self, place: Place, patch: Patch | None, after: Values | UnsetType | None = UNSET
+        self,
+        place: Place,
+        row: RowKey,
+        patch: Patch | None,
+        after: Values | UnsetType | None = UNSET,
     ) -> None:
-        """Put a patch into the life of its target, as `Life.put` does."""
+        """Put a patch into the life of its target, whose row this is, as `Life.put` does."""
         key, target = place
         life = self._staged.get(target)
         if life is None:
             stored = self._stored.get(target)
             life = self._staged[target] = stored.copy() if stored else Life(None)
-            row = target.row
-            if row in self._homes:
-                self._homes[row].add(target)
-            else:
-                self._homes[row] = {target}
+            self._homes.setdefault(row, set()).add(target)
         life.put(key, patch, after)
 
-    def is_made_by(self, target: Target, patch: Patch | None) -> bool:
-        """Whether a row was not there before, and is what this patch alone says."""
-        life = self._staged.get(target)
-        return (
-            target not in self._stored
-            and life is not None
-            and len(life.keys) == 1
-            and patch is not None
+    def made(self) -> set[Target]:
+        """Of which rows there was nothing before, and a single insert makes what they are."""
+        return {
+            target
+            for target, life in self._staged.items()
+            if len(life.keys) == 1
+            and (patch := life.patches[life.keys[0]]) is not None
             and patch.op == "insert"
-        )
+            and target not in self._stored
+        }
 
     def staged(self) -> Iterable[tuple[Target, Life]]:
         return self._staged.items()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from synchrotron.core.canonical import decode, text_of
 from synchrotron.core.clock import OrderKey
-from synchrotron.core.ids import ActionId, Audience, ClientId, Seq
+from synchrotron.core.ids import ActionId, Audience, ClientId, Seq, number_of
 from synchrotron.core.messages import SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target
 from synchrotron.server.database import Connection, fetch
@@ -66,7 +66,7 @@ def keys_of(
     wanted: dict[str, dict[str, None]] = {}
     patches = chain.from_iterable(sent.patches for sent in actions)
     for patch in chain(patches, (correction.patch for correction in corrections)):
-        fault, target, key, _ = proposed[id(patch)]
+        fault, target, _, key, _ = proposed[id(patch)]
         if fault is None:
             wanted.setdefault(target.table, {})[key] = None
     return json_text({table: list(keys) for table, keys in wanted.items()})
@@ -88,11 +88,11 @@ async def touched_by(
     first: dict[Target, OrderKey | None] = {}
     for sent in actions:
         for patch in sent.patches:
-            fault, target, _, _ = proposed[id(patch)]
+            fault, target, _, key, _ = proposed[id(patch)]
             if fault is None:
                 first.setdefault(target, sent.record.order_key)
     for correction in corrections:
-        fault, target, _, _ = proposed[id(correction.patch)]
+        fault, target, _, _, _ = proposed[id(correction.patch)]
         if fault is None:
             first[target] = None
     places = [Target(table, tuple(decode(key)), audience) for table, key, audience, *_ in rows]
@@ -278,7 +278,8 @@ class _Rows:
         self.corrections: list[dict[str, Any]] = []
         self.creators: dict[Audience, str] = {}
         self.names: list[dict[str, str]] = []
-        self._made: set[Target] = set()
+        corrected = (place.target for place, _, _ in addition.corrections)
+        self._made = addition.history.made().difference(corrected)
         self._declared: dict[tuple[Audience, ...] | None, str] = {None: ""}
         self._action_numbers: dict[ActionId, int] = {}
         self._correction_numbers: dict[Place, int] = {}
@@ -294,7 +295,7 @@ class _Rows:
                 self._add_action(what)
             else:
                 self._add_correction(*what)
-        self.numbers = multirange(int(sent.record.id[25:]) for sent in addition.actions)
+        self.numbers = multirange(number_of(sent.record.id) for sent in addition.actions)
         creators = [{"audience": a, "creator": user} for a, user in self.creators.items()]
         self.parameters = (
             *_ACTIONS.arrays(self.actions),
@@ -314,18 +315,15 @@ class _Rows:
         )
 
     def _add_action(self, sent: SentAction) -> None:
-        record, n, declared = sent.record, self.count, sent.record.audiences
-        order_key = record.order_key
+        record, n = sent.record, self.count
+        order_key, declared = record.order_key, record.audiences
         self._action_numbers[record.id] = n
         scopes = dict.fromkeys(declared or ())
         for patch in sent.patches:
-            _, target, key, read = self._addition.proposed[id(patch)]
+            _, target, _, key, read = self._addition.proposed[id(patch)]
             assert read is not None
             table, _, audience = target
-            is_new = self._addition.history.is_made_by(target, read)
-            if is_new:
-                self._made.add(target)
-            op, columns = read.op, read.columns
+            op, columns, is_new = read.op, read.columns, target in self._made
             self.patches.append((table, key, audience, order_key, op, columns, n, is_new))
             scopes[audience] = None
             self.creators.setdefault(audience, record.user)

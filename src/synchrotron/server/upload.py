@@ -63,6 +63,7 @@ class Proposed(NamedTuple):
     fault: str | None
     """What is wrong with its form; then it is nothing else."""
     target: Target
+    row: RowKey
     key: str
     """The target's key as it is stored."""
     patch: Patch | None
@@ -74,9 +75,10 @@ def read_proposed(form: Form, patches: Iterable[RowPatch]) -> dict[int, Proposed
 
 
 def _proposed(form: Form, sent: RowPatch) -> Proposed:
+    target = sent.target
     if fault := form.fault(sent):
-        return Proposed(fault, Target("", (), sent.audience), "", None)
-    return Proposed(None, sent.target, text_of(sent.key), sent.patch)
+        return Proposed(fault, target, target.row, "", None)
+    return Proposed(None, target, target.row, text_of(sent.key), sent.patch)
 
 
 class Upload(NamedTuple):
@@ -308,7 +310,7 @@ class Judgement:
         if fault := self._form_fault(sent):
             return fault
         for audience in sent.record.audiences or ():
-            if not self._may_write(audience):
+            if not self._rights[audience]:
                 user = self._upload.user
                 return Fault(None, f"it declares {audience}, in which {user} may not write (H7)")
         return None
@@ -319,54 +321,57 @@ class Judgement:
 
     def _form_fault(self, sent: SentAction) -> Fault | None:
         """What denies an action whatever rows and rights there are."""
-        record = sent.record
-        if record.user != self._upload.user or record.client_id != self._upload.client:
+        record, upload = sent.record, self._upload
+        if record.user != upload.user or record.client_id != upload.client:
             return Fault(None, "a replica uploads its own user's and its own client's actions (H9)")
         if not self._records_fit and (reason := self._installed.form.record_fault(record)):
             return Fault(None, reason)
-        if record.order_key in self._upload.taken:
+        if record.order_key in upload.taken:
             return Fault(None, f"another action has the order key {record.order_key}")
-        proposed = self._upload.proposed
         seen: set[Target] = set()
         for patch in sent.patches:
-            fault, target, _, _ = proposed[id(patch)]
+            fault, target, row, _, _ = upload.proposed[id(patch)]
             if fault is not None:
-                return Fault(RowKey(patch.table, tuple(patch.key)), fault)
+                return Fault(row, fault)
             if patch.op is None:
-                return Fault(target.row, "a new action has nothing to remove")
+                return Fault(row, "a new action has nothing to remove")
             if target in seen:
-                return Fault(target.row, "an action has one patch for a row in an audience (A8)")
+                return Fault(row, "an action has one patch for a row in an audience (A8)")
             seen.add(target)
         return None
 
     def _stage_action(self, sent: SentAction, writes: list[Write]) -> Fault | None:
         """Stage an action, and note the writes by which it is to be judged."""
         record, proposed = sent.record, self._upload.proposed
-        staged: list[tuple[Target, Patch, Values | None]] = []
+        staged: list[tuple[Target, RowKey, Patch, Values | None]] = []
         for sent_patch in sent.patches:
-            _, target, _, patch = proposed[id(sent_patch)]
+            _, target, row, _, patch = proposed[id(sent_patch)]
             assert patch is not None
-            if reason := self._write_fault(record.audiences, target):
-                return Fault(target.row, reason)
+            if reason := self._write_fault(record.audiences, target.audience):
+                return Fault(row, reason)
             life = self._history.life(target)
             before = life.row_before(record.order_key)
             # Not read again from the patch's text.
             after = sent_patch.values or {} if patch.op == "insert" else apply(before, patch)
             if before is None and patch.op != "insert":
                 if not life.is_known():
-                    return Fault(target.row, f"{target.audience} has no such row")
+                    return Fault(row, f"{target.audience} has no such row")
             else:
                 writes.append(Write(target, patch, before, after))
-            staged.append((target, patch, after))
-        for target, patch, after in staged:
-            self._stage(Place(record.order_key, target), patch, after)
+            staged.append((target, row, patch, after))
+        for target, row, patch, after in staged:
+            self._stage(Place(record.order_key, target), row, patch, after)
         return None
 
     def _stage(
-        self, place: Place, patch: Patch | None, after: Values | UnsetType | None = UNSET
+        self,
+        place: Place,
+        row: RowKey,
+        patch: Patch | None,
+        after: Values | UnsetType | None = UNSET,
     ) -> None:
-        self._history.stage(place, patch, after)
-        self._unwritten[place.target.row] = None
+        self._history.stage(place, row, patch, after)
+        self._unwritten[row] = None
 
     # ---- rights -------------------------------------------------------------------
 
@@ -379,14 +384,10 @@ class Judgement:
             )
             self._rights |= {audience: True for (audience,) in rows}
 
-    def _may_write(self, audience: Audience) -> bool:
-        return self._rights[audience]
-
-    def _write_fault(self, declared: Container[Audience] | None, target: Target) -> str | None:
-        audience = target.audience
+    def _write_fault(self, declared: Container[Audience] | None, audience: Audience) -> str | None:
         if declared is not None and audience not in declared:
             return f"{audience} is not among the audiences that its action declares (A10)"
-        if not self._may_write(audience):
+        if not self._rights[audience]:
             return f"{self._upload.user} may not write in {audience}"
         return None
 
@@ -395,7 +396,7 @@ class Judgement:
     def _stage_corrections(self, indices: Iterable[Index]) -> None:
         for i in sorted(indices):
             proposed = self._upload.proposed[id(self._upload.corrections[i].patch)]
-            self._stage(self.place(i), proposed.patch)
+            self._stage(self.place(i), proposed.row, proposed.patch)
 
     def place(self, i: Index) -> Place:
         """Where a correction belongs, whose action is stored."""
@@ -424,8 +425,8 @@ class Judgement:
         self._stage_corrections(indices)
         for sent in takewhile(lambda sent: self._form_fault(sent) is None, actions):
             for sent_patch in sent.patches:
-                _, target, _, patch = self._upload.proposed[id(sent_patch)]
-                self._stage(Place(sent.record.order_key, target), patch)
+                _, target, row, _, patch = self._upload.proposed[id(sent_patch)]
+                self._stage(Place(sent.record.order_key, target), row, patch)
         faulty: set[Index] = set()
         writes: dict[Index, Write] = {}
         for target in {place.target for place in places}:
@@ -465,9 +466,9 @@ class Judgement:
         action, sent = self._upload.stored.get(correction.action_id), correction.patch
         if action is None or not action.is_seen_by(self._upload.user, self._upload.audiences):
             return "there is no such action"  # unknown or invisible: answered alike (H4a)
-        fault, target, _, _ = self._upload.proposed[id(sent)]
+        fault, target, _, _, _ = self._upload.proposed[id(sent)]
         if fault is not None:
             return fault
         if sent.op is None and not self._history.has_patch(Place(action.order_key, target)):
             return "there is no such patch to remove"
-        return self._write_fault(action.audiences, target)
+        return self._write_fault(action.audiences, target.audience)
