@@ -134,6 +134,13 @@ SERVER_MUTANTS = (
             ),
         )
     ),
+    ServerMutant(
+        "H5: a row that a correction makes is taken for one that its action makes",
+        "server/store.py",
+        "history.made().difference(corrected)",
+        "history.made()",
+        "tests/postgres/test_storing.py",
+    ),
     # ---- rights ------------------------------------------------------------------------
     ServerMutant(
         "H1: of many actions another one than the first is named",

@@ -1,0 +1,68 @@
+"""What an upload brings is stored as it was sent, and once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.postgres.cluster import drop_database, execute, new_database
+from tests.postgres.conftest import Serve
+from tests.postgres.twin import described
+from tests.testing.by_hand import APP, Clock, File, correct, create_project, insert
+
+from synchrotron.server.parameters import Columns, text_array
+
+
+@pytest.mark.spec("H5")
+def test_a_row_that_a_correction_makes_is_stored_as_one_that_an_action_makes(serve: Serve) -> None:
+    server = serve(described(APP, given=False), clock=Clock())
+    a = File(server, "alice", "a")  # type: ignore[arg-type]
+    a.ok(create_project(a, 1, "p1", "alice"))
+    without_effect = a.action(10)
+    a.ok(without_effect)
+    a.ok(a.action(20, insert("by action")), corrections=[correct(without_effect, insert("late"))])
+    stored = execute(server.database, "SELECT key FROM synchrotron.targets ORDER BY key")
+    assert {'["late"]', '["by action"]'} <= {key for (key,) in stored}
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[psycopg.Connection]:
+    database = new_database()
+    with psycopg.connect(database, autocommit=True) as connection:
+        yield connection
+    drop_database(database)
+
+
+texts = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+) | st.sampled_from(["", "NULL", "{}", '"', "\\", "a,b", '","', " x ", "\n", "\x01", "é"])
+
+
+@settings(max_examples=200)
+@given(st.lists(texts, max_size=5))
+def test_an_array_holds_the_texts_that_it_was_made_of(
+    connection: psycopg.Connection, given: list[str]
+) -> None:
+    [[read]] = connection.execute("SELECT %s::text[]", (text_array(given),))
+    assert read == given
+
+
+def test_an_array_refuses_a_nul() -> None:
+    for texts in (["a\0b"], ["\0", "a"]):
+        with pytest.raises(ValueError, match="NUL"):
+            text_array(texts)
+
+
+@pytest.mark.parametrize("rows", [[], [("a", 1, True)], [('"', 2, False), ("b", -3, True)]])
+def test_rows_become_an_array_for_each_column(
+    connection: psycopg.Connection, rows: list[tuple[str, int, bool]]
+) -> None:
+    columns = Columns(name="text", n="bigint", is_new="boolean")
+    read = connection.execute(
+        f"SELECT * FROM unnest({columns.placeholders})",
+        columns.arrays(rows),
+    )
+    assert read.fetchall() == rows
