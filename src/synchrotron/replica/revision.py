@@ -151,7 +151,7 @@ class Revision:
         """
         by_position = {number_of(record.id): (seq, record) for seq, record in runs}
         marked = self._log.accept_runs(
-            (seq, seq, n, record.order_key) for n, (seq, record) in by_position.items()
+            {n: (seq, record.order_key) for n, (seq, record) in by_position.items()}
         )
         for n in marked:
             seq, record = by_position[n]

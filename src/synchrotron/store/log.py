@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import merge
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import apsw
@@ -371,13 +371,29 @@ class Log:
         row = (position, record.order_key, _pack(record), footprint, _encode_changes(changes))
         self._insert(_INSERT_RUN, row)
 
-    def accept_runs(self, accepted: Iterable[tuple[Seq, Seq, int, OrderKey]]) -> set[int]:
+    def accept_runs(self, accepted: Mapping[int, tuple[Seq, OrderKey]]) -> set[int]:
         """The server has these runs, with just what they did; give the positions where it fits.
 
-        Each is its seq twice, its position and its order key. A run that was looked at since is
-        left alone: what it did may be something else by now.
+        By their positions, with seq and order key. A run that was looked at since is left alone:
+        what it did may be something else by now.
         """
-        return {position for (position,) in self._executemany(_ACCEPT_RUN, accepted)}
+        if not accepted:
+            return set()
+        keys = dict(
+            self._execute(
+                "SELECT position, order_key FROM synchrotron_action "
+                f"WHERE position BETWEEN ? AND ? AND {_RUN_AS_IT_WAS}",
+                (min(accepted), max(accepted)),
+            )
+        )
+        fitting = [
+            (position, seq)
+            for position, (seq, key) in sorted(accepted.items())
+            if keys.get(position) == key
+        ]
+        for first, last, seq in _stretches(fitting):
+            self._execute(_ACCEPT_RUNS, (seq - first, seq - first, first, last))
+        return {position for position, _ in fitting}
 
     def save(self, entries: Iterable[Entry]) -> None:
         """Store entries, new or changed."""
@@ -463,10 +479,10 @@ _INSERT_RUN = (
     "INSERT INTO synchrotron_action (position, order_key, record, footprint, changes) "
     "VALUES (?, ?, ?, ?, ?)"
 )
-_ACCEPT_RUN = (
-    "UPDATE synchrotron_action SET seq = ?, newest = ?, sent_in = NULL "
-    "WHERE position = ? AND order_key = ? AND seq IS NULL AND changes IS NOT NULL "
-    "RETURNING position"
+_RUN_AS_IT_WAS = "seq IS NULL AND changes IS NOT NULL"
+_ACCEPT_RUNS = (
+    "UPDATE synchrotron_action SET seq = position + ?, newest = position + ?, sent_in = NULL "
+    f"WHERE position BETWEEN ? AND ? AND {_RUN_AS_IT_WAS}"
 )
 _INSERT = (
     f"INSERT INTO synchrotron_action ({_COLUMNS}, newest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -498,3 +514,11 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         _encode_effects([e for e in entry.effects.values() if e.matters]),
         entry.newest,
     )
+
+
+def _stretches(runs: Iterable[tuple[int, Seq]]) -> Iterator[tuple[int, int, Seq]]:
+    """Runs by stretches without a gap, in position and seq: first and last position, first seq."""
+    for _, group in groupby(enumerate(runs), lambda run: (run[1][0] - run[0], run[1][1] - run[0])):
+        stretch = [run for _, run in group]
+        (first, seq), (last, _) = stretch[0], stretch[-1]
+        yield first, last, seq

@@ -241,28 +241,38 @@ BEGIN
     IF count = 0 THEN
         token := synchrotron.token_of(before);
     ELSE
+        -- Not FROM unnest(…), which would keep all rows before it gives the first.
         INSERT INTO synchrotron.actions (
             order_key, id, seed, name, version, args, now, audiences, client_id, user_id, seq
         )
         SELECT a.order_key, a.id, a.seed, a.name, a.version, a.args, a.now,
             nullif(a.audiences, '')::text[], client, who, before + a.n
-        FROM unnest(
-            a_order_key, a_id, a_seed, a_name, a_version, a_args, a_now, a_audiences, a_n
-        ) AS a (order_key, id, seed, name, version, args, now, audiences, n);
+        FROM (
+            SELECT unnest(a_order_key) AS order_key, unnest(a_id) AS id, unnest(a_seed) AS seed,
+                unnest(a_name) AS name, unnest(a_version) AS version, unnest(a_args) AS args,
+                unnest(a_now) AS now, unnest(a_audiences) AS audiences, unnest(a_n) AS n
+        ) AS a;
         INSERT INTO synchrotron.scopes (audience, order_key, seq)
         SELECT s.audience, s.order_key, before + s.n
-        FROM unnest(s_audience, s_order_key, s_n) AS s (audience, order_key, n);
+        FROM (
+            SELECT unnest(s_audience) AS audience, unnest(s_order_key) AS order_key,
+                unnest(s_n) AS n
+        ) AS s;
         INSERT INTO synchrotron.patches
         SELECT p.table_name, p.key, p.audience, p.order_key, p.op, p.columns,
             before + p.n, before + p.n, client, who
-        FROM unnest(
-            p_table_name, p_key, p_audience, p_order_key, p_op, p_columns, p_n
-        ) AS p (table_name, key, audience, order_key, op, columns, n);
+        FROM (
+            SELECT unnest(p_table_name) AS table_name, unnest(p_key) AS key,
+                unnest(p_audience) AS audience, unnest(p_order_key) AS order_key,
+                unnest(p_op) AS op, unnest(p_columns) AS columns, unnest(p_n) AS n
+        ) AS p;
         INSERT INTO synchrotron.targets (table_name, key, audience, present, newest, seq)
         SELECT p.table_name, p.key, p.audience, p.columns, p.order_key, its_seq
-        FROM unnest(
-            p_table_name, p_key, p_audience, p_order_key, p_columns, p_is_new
-        ) AS p (table_name, key, audience, order_key, columns, is_new)
+        FROM (
+            SELECT unnest(p_table_name) AS table_name, unnest(p_key) AS key,
+                unnest(p_audience) AS audience, unnest(p_order_key) AS order_key,
+                unnest(p_columns) AS columns, unnest(p_is_new) AS is_new
+        ) AS p
         WHERE p.is_new;
         IF corrections IS NOT NULL THEN
             WITH brought AS MATERIALIZED (
