@@ -11,7 +11,9 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -28,6 +30,8 @@ from synchrotron.errors import (
     UsageError,
     WrongUser,
 )
+from synchrotron.replica import engine
+from synchrotron.store.database import _flush as flush
 
 Do = Callable[..., Any]
 Make = Callable[..., App]
@@ -431,3 +435,17 @@ def test_two_replicas_of_one_file_take_turns(file: Path, application: Make, do: 
         assert one.query("SELECT n FROM item") == two.query("SELECT n FROM item") == [{"n": 11}]
         assert [r.id.rpartition("-")[2] for r in one.log()] == [str(i) for i in range(1, 12)]
         assert [r.order_key for r in one.log()] == sorted(r.order_key for r in one.log())
+
+
+def test_a_flush_that_cannot_begin_is_no_failure_of_a_run(
+    file: Path, application: Make, do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "RUNS_PER_FLUSH", 1)
+    with application().open(file) as replica:
+        monkeypatch.setattr(Thread, "start", Mock(side_effect=RuntimeError("can't start")))
+        do(replica, "INSERT INTO item (id, n) VALUES ('b', 1)")
+        assert [row["id"] for row in replica.query("SELECT id FROM item ORDER BY id")] == ["a", "b"]
+
+
+def test_a_flush_of_what_is_not_there_is_none(tmp_path: Path) -> None:
+    flush(str(tmp_path / "gone-wal"))

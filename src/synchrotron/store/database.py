@@ -224,7 +224,9 @@ class Database:
         It promises nothing: a durable commit that comes after has less to wait for. That is
         20 of 50 ms when a request for a thousand runs is made meanwhile.
         """
-        if not self.in_memory and hasattr(os, "fdatasync"):
+        if self.in_memory or not hasattr(os, "fdatasync"):
+            return
+        with suppress(RuntimeError):  # there is no thread to be had: at the end, too
             threading.Thread(target=_flush, args=(f"{self.path}-wal",), daemon=True).start()
 
     def enforce_foreign_keys(self, on: bool) -> None:
