@@ -369,8 +369,8 @@ MUTANTS = (
     Mutant(
         "a reply is taken for how an action ran, though it was replayed since",
         "store/log.py",
-        "AND seq IS NULL AND changes IS NOT NULL ",
-        "AND seq IS NULL ",
+        '_RUN_AS_IT_WAS = "seq IS NULL AND changes IS NOT NULL"',
+        '_RUN_AS_IT_WAS = "seq IS NULL"',
         seed=0,
     ),
     Mutant(
