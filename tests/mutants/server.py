@@ -141,6 +141,13 @@ SERVER_MUTANTS = (
         "history.made()",
         "tests/postgres/test_storing.py",
     ),
+    ServerMutant(
+        "A5: an insert is judged as it was spelt",
+        "server/upload.py",
+        "            after = apply(before, patch)\n",
+        "            after = sent_patch.values or apply(before, patch)\n",
+        "tests/postgres/test_storing.py",
+    ),
     # ---- rights ------------------------------------------------------------------------
     ServerMutant(
         "H1: of many actions another one than the first is named",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -13,6 +14,9 @@ from tests.postgres.conftest import Serve
 from tests.postgres.twin import described
 from tests.testing.by_hand import APP, Clock, File, correct, create_project, insert
 
+from synchrotron.app.schema import read_schema
+from synchrotron.core.ids import Audience
+from synchrotron.core.messages import Denied, Ok, RowPatch, SyncAnswer
 from synchrotron.server.parameters import Columns, text_array
 
 
@@ -26,6 +30,36 @@ def test_a_row_that_a_correction_makes_is_stored_as_one_that_an_action_makes(ser
     a.ok(a.action(20, insert("by action")), corrections=[correct(without_effect, insert("late"))])
     stored = execute(server.database, "SELECT key FROM synchrotron.targets ORDER BY key")
     assert {'["late"]', '["by action"]'} <= {key for (key,) in stored}
+
+
+NINES = r"""
+    CREATE POLICY nines ON doc AS RESTRICTIVE FOR INSERT WITH CHECK (j::text <> '{"a":9,"b":9}');
+"""
+
+
+@pytest.mark.spec("A5")
+def test_a_policy_sees_one_text_of_a_json_value_however_it_was_sent(serve: Serve) -> None:
+    docs = SimpleNamespace(
+        schema=read_schema("""
+            CREATE TABLE doc (
+                id TEXT PRIMARY KEY, j JSON,
+                audience_key TEXT GENERATED ALWAYS AS ('all') STORED
+            );
+        """),
+        audiences="SELECT 'alice' AS user_id, 'all' AS audience_key",
+    )
+    server = serve(described(docs, given=False, policies=NINES), clock=Clock())  # type: ignore[arg-type]
+    a = File(server, "alice", "a")  # type: ignore[arg-type]
+    a.pull()
+
+    def send(id: str, j: dict[str, int]) -> SyncAnswer:
+        doc = RowPatch("doc", [id], Audience("all"), "insert", {"id": id, "j": j})
+        return a.send(a.action(10 + a.n, doc))
+
+    assert isinstance(send("in order", {"a": 9, "b": 9}), Denied)
+    assert isinstance(send("in another", {"b": 9, "a": 9}), Denied)
+    assert isinstance(send("others", {"b": 1, "a": 2}), Ok)
+    assert execute(server.database, "SELECT j::text FROM doc") == [('{"a":2,"b":1}',)]
 
 
 @pytest.fixture(scope="module")

@@ -351,8 +351,7 @@ class Judgement:
                 return Fault(row, reason)
             life = self._history.life(target)
             before = life.row_before(record.order_key)
-            # Not read again from the patch's text.
-            after = sent_patch.values or {} if patch.op == "insert" else apply(before, patch)
+            after = apply(before, patch)
             if before is None and patch.op != "insert":
                 if not life.is_known():
                     return Fault(row, f"{target.audience} has no such row")
