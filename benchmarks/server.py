@@ -210,7 +210,7 @@ def main() -> None:
         ["work", "ms", "compared with", "ms there", "ratio"],
         [
             [
-                f"noop behind {2 * TURNS * (FEW + UPLOAD):,} actions",
+                f"noop behind {WARM_UP_TURNS * FEW + 2 * TURNS * (FEW + UPLOAD):,} actions",
                 old,
                 "noop without history",
                 young,

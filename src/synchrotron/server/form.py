@@ -53,11 +53,6 @@ class Form:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._columns = {t.name: {c.name: c for c in t.columns} for t in schema.tables.values()}
-        self._checks = {
-            name: {c.name: c.type.check for c in columns.values() if _is_plain(c)}
-            for name, columns in self._columns.items()
-        }
-        """Of columns whose values travel as they are kept: every patch is judged by these."""
         self._judges = {
             name: {c.name: _judge(c) for c in columns.values()}
             for name, columns in self._columns.items()
@@ -136,11 +131,7 @@ class Form:
         if len(key) != len(table.key):
             return f"its key has other columns: {', '.join(table.key)}"
         columns = self._columns[table.name]
-        checks = self._checks[table.name]
         for name, value in zip(table.key, key, strict=True):
-            check = checks.get(name)
-            if check is not None and value is not None and check(value) is None:
-                continue
             if fault := _key_value_fault(columns[name], value):
                 return f"table {table.name}, column {name}: {fault}"
         return None

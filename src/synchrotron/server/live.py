@@ -107,7 +107,7 @@ class Live:
         def queries() -> Iterator[Query]:
             yield ("SAVEPOINT change",)
             for table, those in present.items():
-                chunks = list(batched(those)) or [()]
+                chunks = list(batched(those)) or [[]]
                 written.extend(chunks)
                 yield self._writing(table, gone[table], chunks[0])
                 yield from (self._writing(table, (), chunk) for chunk in chunks[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -66,10 +67,11 @@ ROWS_PER_STATEMENT = 250
 """PostgreSQL reads these while the next are written."""
 
 
-def batched(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+def batched(rows: Iterable[T]) -> Iterator[list[T]]:
     """Rows for one statement after another."""
-    for at in range(0, len(rows), ROWS_PER_STATEMENT):
-        yield rows[at : at + ROWS_PER_STATEMENT]
+    source = iter(rows)
+    while some := list(islice(source, ROWS_PER_STATEMENT)):
+        yield some
 
 
 def multirange(numbers: Iterable[int]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, NamedTuple
 
 import psycopg
@@ -22,7 +22,7 @@ from psycopg import errors
 from synchrotron.core.patches import Patch, Target, Values
 from synchrotron.server.database import Connection, Query, fetch_all
 from synchrotron.server.installed import Installed
-from synchrotron.server.parameters import ROWS_PER_STATEMENT
+from synchrotron.server.parameters import batched
 from synchrotron.server.tables import rows_json
 
 PARTS = 8
@@ -77,32 +77,30 @@ class Shadow:
         self, user: str, writes: Iterable[Write]
     ) -> tuple[list[Write], dict[int, str] | None]:
         """All the writes, and the faults among them; None where one of several is an error."""
-        source = iter(writes)
-        tried = list(islice(source, ROWS_PER_STATEMENT))
+        batches = batched(writes)
+        tried = next(batches, [])
         if not tried:
             return [], {}
         try:
-            return tried, await self._try(tried, source)
+            return tried, await self._try(tried, batches)
         except errors.InsufficientPrivilege:
             fault = f"a policy forbids {user} to {tried[0].patch.op} this row"
         except (errors.DataError, errors.IntegrityError, errors.ProgrammingError) as error:
             fault = f"PostgreSQL cannot judge this row: {_message(error)}"
-        tried += source
+        tried += chain.from_iterable(batches)
         await self._connection.execute(b"ROLLBACK TO SAVEPOINT shadow")
         return tried, {0: fault} if len(tried) == 1 else None
 
-    async def _try(self, tried: list[Write], source: Iterator[Write]) -> dict[int, str]:
+    async def _try(self, tried: list[Write], more: Iterable[list[Write]]) -> dict[int, str]:
         """Try these writes and those that are still to come, which are added to them."""
 
         def queries() -> Iterator[Query]:
             yield ("SAVEPOINT shadow",)
-            some, at = tried[:], self._first_place
-            while some:
-                for statement, rows in self._statements(dict(enumerate(some, at))):
-                    yield statement, rows_json(rows)
-                at += len(some)
-                some = list(islice(source, ROWS_PER_STATEMENT))
+            yield from self._queries(tried, self._first_place)
+            for some in more:
+                at = self._first_place + len(tried)
                 tried.extend(some)
+                yield from self._queries(some, at)
             yield ("ROLLBACK TO SAVEPOINT shadow",)
 
         written = dict(chain.from_iterable(await fetch_all(self._connection, queries())))
@@ -116,6 +114,10 @@ class Shadow:
                     f"its audience_key is {written[place]}, not {write.target.audience} (S9)"
                 )
         return faults
+
+    def _queries(self, writes: Iterable[Write], first_place: int) -> Iterator[Query]:
+        for statement, rows in self._statements(dict(enumerate(writes, first_place))):
+            yield statement, rows_json(rows)
 
     def _statements(
         self, writes: dict[int, Write]
