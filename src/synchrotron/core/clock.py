@@ -16,7 +16,8 @@ from synchrotron.core.ids import CLIENT_ID, ClientId
 
 OrderKey = NewType("OrderKey", str)
 
-ORDER_KEY = rf"[0-9a-f]{{12}}-[0-9a-f]{{4}}-{CLIENT_ID}"
+CLOCK_READING = r"[0-9a-f]{12}-[0-9a-f]{4}"
+ORDER_KEY = rf"{CLOCK_READING}-{CLIENT_ID}"
 _order_key = re.compile(ORDER_KEY)
 MILLISECONDS_MAX = 2**48 - 1
 COUNTER_MAX = 2**16 - 1

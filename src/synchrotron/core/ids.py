@@ -29,7 +29,8 @@ Entropy = Callable[[int], bytes]
 """`entropy(n)` gives n random bytes; `os.urandom`, or a test's own."""
 
 CLIENT_ID = r"[0-9a-f]{24}"
-ACTION_ID = rf"{CLIENT_ID}-[1-9][0-9]{{0,17}}"
+ACTION_NUMBER = r"[1-9][0-9]{0,17}"
+ACTION_ID = rf"{CLIENT_ID}-{ACTION_NUMBER}"
 SEED = r"[0-9a-f]{32}"
 _action_id = re.compile(ACTION_ID)
 _seed = re.compile(SEED)
