@@ -17,7 +17,7 @@ from tests.testing.by_hand import APP, Clock, File, correct, create_project, ins
 from synchrotron.app.schema import read_schema
 from synchrotron.core.ids import Audience
 from synchrotron.core.messages import Denied, Ok, RowPatch, SyncAnswer
-from synchrotron.server.parameters import Columns, text_array
+from synchrotron.server.parameters import Columns, columns_of, text_array
 
 
 @pytest.mark.spec("H5")
@@ -97,6 +97,6 @@ def test_rows_become_an_array_for_each_column(
     columns = Columns(name="text", n="bigint", is_new="boolean")
     read = connection.execute(
         f"SELECT * FROM unnest({columns.placeholders})",
-        columns.arrays(rows),
+        columns.arrays(*columns_of(rows, 3)),
     )
     assert read.fetchall() == rows

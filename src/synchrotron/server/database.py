@@ -175,25 +175,45 @@ Query: TypeAlias = tuple[Any, ...]
 """A statement and its parameters."""
 
 
+class Failed(Exception):
+    """One of several statements failed: the one at this place, from 0."""
+
+    def __init__(self, place: int, error: psycopg.Error) -> None:
+        super().__init__(f"statement {place}: {error}")
+        self.place = place
+        self.error = error
+
+
 async def fetch_all(connection: Connection, queries: Iterable[Query]) -> list[list[Any]]:
     """What several statements give, in one round trip; [] for one that gives no rows.
 
     PostgreSQL begins with the first while the next is still to be made: let `queries` make
     them one after another where that takes its time.
     """
+    try:
+        return await fetch_each(connection, queries)
+    except Failed as failed:
+        raise failed.error from None
+
+
+async def fetch_each(connection: Connection, queries: Iterable[Query]) -> list[list[Any]]:
+    """The same. Raises `Failed`, which says which of them failed."""
     cursors: list[Any] = []
-    failed: psycopg.Error | None = None
+    error: psycopg.Error | None = None
     try:
         async with connection.pipeline():
             try:
                 for statement, *parameters in queries:
                     cursors.append(await connection.execute(statement.encode(), parameters or None))
-            except psycopg.Error as error:
-                failed = error
+            except psycopg.Error as raised:
+                error = raised
     except errors.PipelineAborted as aborted:  # what comes after a statement that failed
-        raise failed or aborted from None
-    if failed:
-        raise failed
+        error = error or aborted
+    except psycopg.Error as raised:
+        error = error or raised
+    if error:
+        answered = sum(cursor.pgresult is not None for cursor in cursors)
+        raise Failed(answered, error)
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 

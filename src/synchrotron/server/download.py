@@ -11,7 +11,7 @@ What an answer costs depends on what happened in their audiences since the curso
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,6 +24,7 @@ from synchrotron.core.messages import Download, Event, FloorRow, Question
 from synchrotron.core.patches import Patch, Target, Values
 from synchrotron.server.database import Connection, Query, fetch, fetch_all
 from synchrotron.server.installed import Installed
+from synchrotron.server.parameters import columns_of
 
 _TARGETS = "SELECT * FROM synchrotron.page_targets(%s::text[], %s::text[], %s::text[], %s::text[])"
 _HISTORY = "SELECT * FROM synchrotron.page_history(%s::text[], %s::text[], %s::text[], %s)"
@@ -196,15 +197,6 @@ class Downloads:
 
 def key_text(key: Sequence[Any]) -> str:
     return text_of(list(key))
-
-
-def columns_of(rows: Iterable[Sequence[Any]], count: int) -> list[list[Any]]:
-    """Rows as columns: the arrays that `unnest` takes."""
-    columns: list[list[Any]] = [[] for _ in range(count)]
-    for row in rows:
-        for column, value in zip(columns, row, strict=True):
-            column.append(value)
-    return columns
 
 
 def _values(text: str | None) -> Values | None:

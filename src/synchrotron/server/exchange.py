@@ -40,7 +40,6 @@ from synchrotron.core.messages import (
     Ok,
     Question,
     Rebase,
-    RowPatch,
     SentAction,
     SentCorrection,
     Staged,
@@ -55,6 +54,7 @@ from synchrotron.core.messages import (
 from synchrotron.core.patches import Patch, Target
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
+from synchrotron.server.brought import Brought, audiences_of
 from synchrotron.server.clients import Client
 from synchrotron.server.database import Again, Connection, Query, fetch, fetch_all
 from synchrotron.server.download import Downloads, Viewer
@@ -73,12 +73,10 @@ from synchrotron.server.store import (
     Lease,
     Numbered,
     Standing,
-    keys_of,
-    load_stored,
-    store,
-    touched_by,
+    storing,
 )
-from synchrotron.server.upload import Judgement, Proposed, Refused, Upload, read_proposed
+from synchrotron.server.touched import load_stored, touched_by
+from synchrotron.server.upload import Judgement, Refused, Upload
 
 A = TypeVar("A", bound=Answer)
 PLACES_PER_TRANSACTION = 2**20
@@ -333,9 +331,8 @@ class ExchangeTransaction:
         if fates.any:
             old = [sent for sent in request.actions if is_retry(sent.record)]
             new = [sent for sent in request.actions if not is_retry(sent.record)]
-        corrections = list(request.corrections)
-        proposed = read_proposed(self._installed.form, _patches(new, corrections))
-        entered = await self._enter(request, new, corrections, proposed)
+        brought = Brought(self._installed.form, new, request.corrections)
+        entered = await self._enter(request, brought)
         rows = decode(entered.targets) if entered.targets else []
         viewer, needs_rebase = viewer_of(
             self._user, request.question, entered.audiences, entered.joined_floor
@@ -348,57 +345,53 @@ class ExchangeTransaction:
         if entered.behind:
             return Asked(Behind)
         if differences := await self._differences(viewer, old):
-            corrections = [*differences, *corrections]
-            proposed = read_proposed(self._installed.form, _patches(new, corrections))
+            brought = Brought(self._installed.form, new, [*differences, *request.corrections])
             rows = await fetch(
-                self._connection,
-                "SELECT * FROM synchrotron.load_targets(%s::json)",
-                keys_of(new, corrections, proposed),
+                self._connection, "SELECT * FROM synchrotron.load_targets(%s::json)", brought.keys
             )
         if not entered.policies_fit:
             await fetch(self._connection, "SELECT synchrotron.copy_policies()")
             # What the new ones read, rights depend on from here on.
             self._installed = await read_installed(self._connection)
             await self._connection.execute(b"SAVEPOINT judgement")  # which this is a part of
-        return await self._store(request, entered, new, corrections, proposed, rows, fates)
+        return await self._store(request, entered, brought, rows, fates)
 
-    async def _enter(
-        self,
-        request: SyncRequest,
-        new: Sequence[SentAction],
-        corrections: Sequence[SentCorrection],
-        proposed: Mapping[int, Proposed],
-    ) -> Entered:
+    async def _enter(self, request: SyncRequest, brought: Brought) -> Entered:
         """What an upload is judged by; it can be judged again from the savepoint `judgement`.
 
         Uploads that write in one audience come one after another from here on.
         """
         question = request.question
-        patched = dict.fromkeys(patch.audience for patch in _patches(request.actions, corrections))
-        declared = dict.fromkeys(a for sent in new for a in sent.record.audiences or ())
-        wanted = [audience for audience in patched if formless_text(audience) is None]
-        others = [a for a in declared if a not in patched and formless_text(a) is None]
-        _, [row], _ = await fetch_all(
-            self._connection,
-            [
-                ("SAVEPOINT upload",),
-                (
-                    "SELECT * FROM synchrotron.enter_upload(%s, %s, %s, %s::bigint, %s::text[],"
-                    " %s::text[], %s::text[], %s::text[], %s::bigint, %s::json)",
-                    self._alone,
-                    self._user,
-                    request.exchange.client_id,
-                    question.cursor,
-                    question.audiences,
-                    wanted,
-                    others,
-                    plain_array(sent.record.order_key for sent in new),
-                    self.now_ms,
-                    keys_of(new, corrections, proposed),
-                ),
-                ("SAVEPOINT judgement",),
-            ],
+        patched = audiences_of(
+            [sent.patches for sent in request.actions] + [[c.patch] for c in request.corrections]
         )
+        wanted = [audience for audience in patched if formless_text(audience) is None]
+        others = [
+            audience
+            for audience in brought.declared
+            if audience not in wanted and formless_text(audience) is None
+        ]
+
+        def queries() -> Iterator[Query]:
+            yield ("SAVEPOINT upload",)
+            yield (
+                "SELECT * FROM synchrotron.enter_upload(%s, %s, %s, %s::bigint, %s::text[],"
+                " %s::text[], %s::text[], %s::text[], %s::bigint, %s::json)",
+                self._alone,
+                self._user,
+                request.exchange.client_id,
+                question.cursor,
+                question.audiences,
+                wanted,
+                others,
+                plain_array(sent.record.order_key for sent in brought.actions),
+                self.now_ms,
+                brought.keys,
+            )
+            yield ("SAVEPOINT judgement",)
+            brought.read()  # while PostgreSQL looks
+
+        _, [row], _ = await fetch_all(self._connection, queries())
         seen, audiences, joined_floor, behind, writable, *rest = row
         rights = {audience: audience in writable for audience in (*wanted, *others)}
         return Entered(seen, audiences, joined_floor, behind, rights, *rest)
@@ -421,62 +414,68 @@ class ExchangeTransaction:
         self,
         request: SyncRequest,
         entered: Entered,
-        new: Sequence[SentAction],
-        corrections: Sequence[SentCorrection],
-        proposed: Mapping[int, Proposed],
+        brought: Brought,
         rows: list[Any],
         fates: Fates,
     ) -> SyncAnswer | Asked:
-        """Judge an upload and, where nothing is in its way, number and store it."""
-        client = request.exchange.client_id
-        connection, user = self._connection, self._user
-        ids = list(dict.fromkeys(correction.action_id for correction in corrections))
-        stored = await load_stored(connection, ids)
-        touched = await touched_by(connection, new, corrections, proposed, rows)
+        """Judge an upload and, where nothing is in its way, number and store it.
+
+        Raises `Again` where the judgement is stale by then: it rests on the rows of the audiences
+        that it touches, on rights, and on the server's floor.
+        """
+        client, user = request.exchange.client_id, self._user
+        connection, corrections = self._connection, brought.corrections
+        stored = await load_stored(connection, [c.action_id for c in corrections])
+        touched = await touched_by(connection, brought, rows)
         history = History(touched.history)
-        upload = Upload(
-            user,
-            client,
-            frozenset(entered.audiences),
-            new,
-            corrections,
-            stored,
-            frozenset(entered.taken or ()),
-            proposed,
-        )
-        own_names = [_with_own_names(sent, user, fates) for sent in new] if fates.any else new
-        addition = Addition(user, client, own_names, [], history, proposed)
+        own_names = [
+            _with_own_names(sent, user, fates) if fates.any else sent for sent in brought.actions
+        ]
+        additions: list[Addition] = []
+
+        def storing(denied: frozenset[int]) -> Query:
+            corrected = [
+                (
+                    judgement.place(i),
+                    brought.proposed[id(correction.patch)].patch,
+                    stored[correction.action_id].user,
+                )
+                for i, correction in enumerate(corrections)
+                if i not in denied
+            ]
+            additions.append(Addition(user, client, brought, own_names, corrected, history))
+            return self._storing(
+                request, entered, additions[-1], changes_rights=judgement.changes_rights
+            )
+
         judgement = Judgement(
             connection,
             self._installed,
-            upload,
+            Upload(
+                user,
+                client,
+                frozenset(entered.audiences),
+                brought,
+                stored,
+                frozenset(entered.taken or ()),
+            ),
             history,
             Live(connection, self._installed, touched.homes),
             Shadow(connection, self._installed, self._first_place()),
             entered.rights,
-            # Where nothing is corrected, what is stored is known before it is judged.
-            meanwhile=(lambda: None) if corrections else (lambda: addition.rows),
+            storing,
         )
-        if refused := await judgement.decide():
-            return self._refusal(refused)
-        allowed = [i for i in range(len(corrections)) if i not in judgement.denied]
-        if allowed:
-            corrected = [
-                (
-                    judgement.place(i),
-                    proposed[id(corrections[i].patch)].patch,
-                    stored[corrections[i].action_id].user,
-                )
-                for i in allowed
-            ]
-            addition = Addition(user, client, own_names, corrected, history, proposed)
-        numbered, after = await self._number(
-            request, entered, addition, changes_rights=judgement.changes_rights
-        )
+        decided = await judgement.decide()
+        if isinstance(decided, Refused):
+            return self._refusal(decided)
+        after, addition = After(*decided), additions[-1]
+        if after.is_stale:
+            raise Again
         if after.behind:
             return Asked(Behind)
         if until_ms := disturbed_until(entered.leases, after.leases, addition):
             return self.answer(Busy, retry_after_ms=until_ms - self.now_ms)
+        numbered = addition.rows.numbered(after.before)
         download = await self._beside(request.question, after, numbered)
         if download is None:
             return self.answer(Rebase)
@@ -497,37 +496,21 @@ class ExchangeTransaction:
             reason=refused.reason,
         )
 
-    async def _number(
-        self,
-        request: SyncRequest,
-        entered: Entered,
-        addition: Addition,
-        *,
-        changes_rights: bool,
-    ) -> tuple[Numbered, After]:
-        """Store what was judged, if the replica is not behind by now (H2, H3).
-
-        From here on nobody else numbers anything. Raises `Again` where the judgement is stale: it
-        rests on the rows of the audiences that it touches, on rights, and on the server's floor.
-        """
+    def _storing(
+        self, request: SyncRequest, entered: Entered, addition: Addition, *, changes_rights: bool
+    ) -> Query:
+        """The statement after which nobody else numbers anything (H2, H3)."""
         question = request.question
-        numbered, after = await store(
-            self._connection,
-            addition,
-            Standing(
-                question.cursor,
-                question.audiences,
-                entered.seen,
-                entered.audiences,
-                self.begun.floor,
-                self.now_ms,
-            ),
-            self._entropy(12).hex(),
-            changes_rights=changes_rights,
+        standing = Standing(
+            question.cursor,
+            question.audiences,
+            entered.seen,
+            entered.audiences,
+            self.begun.floor,
+            self.now_ms,
         )
-        if after.is_stale:
-            raise Again
-        return numbered, after
+        token = self._entropy(12).hex()
+        return storing(addition, standing, token, changes_rights=changes_rights)
 
     async def _beside(
         self, question: Question, after: After, numbered: Numbered
@@ -687,15 +670,6 @@ def viewer_of(
     """
     needs_rebase = joined_floor is not None and joined_floor > (question.floor or FIRST)
     return Viewer(user, audiences), needs_rebase
-
-
-def _patches(
-    actions: Sequence[SentAction], corrections: Sequence[SentCorrection]
-) -> Iterator[RowPatch]:
-    for sent in actions:
-        yield from sent.patches
-    for correction in corrections:
-        yield correction.patch
 
 
 def _with_own_names(sent: SentAction, user: str, fates: Fates) -> SentAction:

@@ -51,7 +51,7 @@ class Form:
     """Judges patches by an application's schema."""
 
     def __init__(self, schema: Schema) -> None:
-        self._schema = schema
+        self.schema = schema
         self._columns = {t.name: {c.name: c for c in t.columns} for t in schema.tables.values()}
         self._judges = {
             name: {c.name: _judge(c) for c in columns.values()}
@@ -76,7 +76,7 @@ class Form:
         texts, values = self._texts.get(sent.table), sent.values
         if texts is None or values is None or not _is_plain_text(sent.audience):
             return False
-        judges, columns = self._judges[sent.table], self._schema.tables[sent.table].key
+        judges, columns = self._judges[sent.table], self.schema.tables[sent.table].key
         for name, value in values.items():
             # Most are plain texts: those are told here, without a call for each.
             if name in texts and type(value) is str and value.isascii() and "\0" not in value:
@@ -97,7 +97,7 @@ class Form:
 
     def complaint(self, sent: RowPatch) -> str | None:
         """The same, with all that there is to look at."""
-        table = self._schema.tables.get(sent.table)
+        table = self.schema.tables.get(sent.table)
         if table is None:
             return f"{sent.table} is not a table of this application"
         if complaint := formless_text(sent.audience):

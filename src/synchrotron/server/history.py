@@ -127,21 +127,14 @@ class History:
         life = self._stored.get(place.target)
         return life is not None and place.order_key in life.patches
 
-    def stage(
-        self,
-        place: Place,
-        row: RowKey,
-        patch: Patch | None,
-        after: Values | UnsetType | None = UNSET,
-    ) -> None:
-        """Put a patch into the life of its target, whose row this is, as `Life.put` does."""
-        key, target = place
+    def opened(self, target: Target, row: RowKey) -> Life:
+        """The life of a target, whose row this is, to put patches into."""
         life = self._staged.get(target)
         if life is None:
             stored = self._stored.get(target)
             life = self._staged[target] = stored.copy() if stored else Life(None)
             self._homes.setdefault(row, set()).add(target)
-        life.put(key, patch, after)
+        return life
 
     def made(self) -> set[Target]:
         """Of which rows there was nothing before, and a single insert makes what they are."""

@@ -8,8 +8,8 @@ Foreign keys are deferred, and checked when all is written.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import errors
@@ -17,10 +17,10 @@ from psycopg import errors
 from synchrotron.core.canonical import text_of
 from synchrotron.core.ids import Audience
 from synchrotron.core.patches import RowKey, Values
-from synchrotron.server.database import Connection, Query, fetch, fetch_all
+from synchrotron.server.database import Connection, Failed, Query, fetch, fetch_all, fetch_each
 from synchrotron.server.installed import Installed
-from synchrotron.server.parameters import batched
-from synchrotron.server.tables import WANTED, rows_json
+from synchrotron.server.parameters import batched, json_text
+from synchrotron.server.tables import PLACE, WANTED, rows_json
 
 Home: TypeAlias = tuple[Audience, Values]
 """Where a row is, and what it holds."""
@@ -68,12 +68,12 @@ class Live:
     async def write(
         self,
         rows: Mapping[RowKey, Mapping[Audience, Values]],
-        meanwhile: Callable[[], object] = lambda: None,
-    ) -> Violation | None:
+        then: Callable[[], Iterable[Query]] = tuple,
+    ) -> Violation | list[list[Any]]:
         """Replace rows by what they are now: in one audience, in none, or (a violation) in more.
 
-        Nothing is written where the end state violates a constraint. `meanwhile` may be done
-        while PostgreSQL writes.
+        Nothing is written where the end state violates a constraint. Otherwise: what the
+        statements of `then` give, which are made while PostgreSQL writes and asked after it.
         """
         changed = {
             row: homes
@@ -81,19 +81,21 @@ class Live:
             if not _is_there(homes, self._written.get(row))
         }
         if not changed:
-            return None
+            return await fetch_all(self._connection, then())
         try:
-            await self._replace(changed, meanwhile)
-        except UNFIT as error:
+            told = await self._replace(changed, then)
+        except _Violated as violated:
             await self._connection.execute(b"ROLLBACK TO SAVEPOINT change")
-            return await self._named(changed, error)
+            return await self._named(changed, violated)
         for row, homes in changed.items():
             self._written[row] = next(iter(homes.items()), None)
-        return None
+        return told
 
     async def _replace(
-        self, rows: Mapping[RowKey, Mapping[Audience, Values]], meanwhile: Callable[[], object]
-    ) -> None:
+        self,
+        rows: Mapping[RowKey, Mapping[Audience, Values]],
+        then: Callable[[], Iterable[Query]],
+    ) -> list[list[Any]]:
         gone: dict[str, list[RowKey]] = defaultdict(list)
         present: dict[str, list[tuple[RowKey, Home]]] = defaultdict(list)
         for row, homes in rows.items():
@@ -112,15 +114,22 @@ class Live:
                 yield self._writing(table, gone[table], chunks[0])
                 yield from (self._writing(table, (), chunk) for chunk in chunks[1:])
             yield ("SELECT synchrotron.check_constraints()",)
-            meanwhile()
+            yield from then()
 
-        _, *moved, _ = await fetch_all(self._connection, queries())
+        try:
+            _, *told = await fetch_each(self._connection, queries())
+        except Failed as failed:
+            is_of_rows = failed.place <= len(written) + 1  # not of what is asked then
+            if is_of_rows and isinstance(failed.error, UNFIT):
+                raise _Violated(None, _message(failed.error)) from failed.error
+            raise failed.error from None
         for row, homes in rows.items():
             if len(homes) > 1:
                 raise _Violated(row, _several(homes))
-        for chunk, places in zip(written, moved, strict=True):
+        for chunk, places in zip(written, told, strict=False):
             if places:
                 raise _Violated(chunk[places[0][0]][0], _MOVED)
+        return told[len(written) + 1 :]
 
     def _writing(
         self, table: str, gone: Sequence[RowKey], present: Sequence[tuple[RowKey, Home]]
@@ -129,9 +138,11 @@ class Live:
         return (
             f"SELECT synchrotron.write_{table}(%s::json, %s::json)",
             rows_json((i, self._key_values(row)) for i, row in enumerate(gone)),
-            rows_json(
-                (i, {**complete(table, values), WANTED: audience})
-                for i, (_, (audience, values)) in enumerate(present)
+            json_text(
+                [
+                    {**complete(table, values), PLACE: i, WANTED: audience}
+                    for i, (_, (audience, values)) in enumerate(present)
+                ]
             ),
         )
 
@@ -141,11 +152,10 @@ class Live:
     # ---- naming the row ---------------------------------------------------------------
 
     async def _named(
-        self, rows: Mapping[RowKey, Mapping[Audience, Values]], error: Exception
+        self, rows: Mapping[RowKey, Mapping[Audience, Values]], violated: _Violated
     ) -> Violation:
         """The row that violates: written one by one, to see which it is."""
-        reason = error.reason if isinstance(error, _Violated) else _message(error)
-        row = error.row if isinstance(error, _Violated) else None
+        row, reason = violated.row, violated.reason
         try:
             async with self._connection.transaction() as undo:
                 await self._one_by_one(rows)

@@ -39,6 +39,11 @@ def text_array(texts: Sequence[str]) -> str:
     return '{"' + escaped.replace("\0", '","') + '"}'
 
 
+def columns_of(rows: Iterable[Sequence[Any]], count: int) -> list[list[Any]]:
+    """Rows of so many values as columns: the arrays that `unnest` takes."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]
+
+
 class Columns:
     """Rows as parameters of a statement: an array for each column, as `unnest` takes them.
 
@@ -50,8 +55,7 @@ class Columns:
         self._types = types
         self.placeholders = ", ".join(f"%s::{type}[]" for type in types.values())
 
-    def arrays(self, rows: Sequence[tuple[Any, ...]]) -> list[str]:
-        columns = zip(*rows, strict=True) if rows else [()] * len(self._types)
+    def arrays(self, *columns: Sequence[Any]) -> list[str]:
         return [
             text_array(column) if type == "text" else _json_array(column)
             for type, column in zip(self._types.values(), columns, strict=True)

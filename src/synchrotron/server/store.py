@@ -1,130 +1,26 @@
-"""Reading what an upload touches, and storing it once it was judged (H2)."""
+"""Storing an upload once it was judged (H2)."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
-from synchrotron.core.canonical import decode, text_of
+from synchrotron.core.canonical import text_of
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.ids import ActionId, Audience, ClientId, Seq, number_of
-from synchrotron.core.messages import SentAction, SentCorrection
-from synchrotron.core.patches import Patch, RowKey, Target
-from synchrotron.server.database import Connection, fetch
-from synchrotron.server.download import columns_of, key_text
-from synchrotron.server.history import History, Life, Place
-from synchrotron.server.live import Home
-from synchrotron.server.parameters import Columns, json_text, multirange, text_array
-from synchrotron.server.upload import Proposed, Stored
+from synchrotron.core.messages import SentAction
+from synchrotron.core.patches import Patch
+from synchrotron.server.brought import Brought
+from synchrotron.server.database import Query
+from synchrotron.server.download import key_text
+from synchrotron.server.history import History, Place
+from synchrotron.server.parameters import Columns, columns_of, json_text, multirange, text_array
 
 NOTICE_AUDIENCES_MAX = 100
 """More would not fit in the payload of a NOTIFY, which is limited to 8000 bytes."""
 NOTICE_BYTES_MAX = 7900
-
-
-class Touched(NamedTuple):
-    """What is stored of the rows that an upload touches."""
-
-    history: dict[Target, Life]
-    homes: dict[RowKey, Home]
-    """Where those of the row keys are that are anywhere."""
-
-
-async def load_stored(connection: Connection, ids: Sequence[ActionId]) -> dict[ActionId, Stored]:
-    """The actions that corrections are about, of those that there are."""
-    if not ids:
-        return {}
-    rows = await fetch(connection, "SELECT * FROM synchrotron.load_actions(%s::text[])", list(ids))
-    patched: dict[OrderKey, set[Audience]] = defaultdict(set)
-    for _, _, audience, key, *_ in await fetch(
-        connection,
-        "SELECT * FROM synchrotron.patches_of_actions(%s::text[])",
-        [key for _, key, *_ in rows],
-    ):
-        patched[key].add(audience)
-    return {
-        id: Stored(
-            id,
-            key,
-            user,
-            None if declared is None else frozenset(declared),
-            frozenset(patched[key]),
-        )
-        for id, key, _, user, declared in rows
-    }
-
-
-def keys_of(
-    actions: Sequence[SentAction],
-    corrections: Sequence[SentCorrection],
-    proposed: Mapping[int, Proposed],
-) -> str:
-    """The row keys that an upload touches, as `synchrotron.load_targets` takes them."""
-    wanted: dict[str, dict[str, None]] = {}
-    patches = chain.from_iterable(sent.patches for sent in actions)
-    for patch in chain(patches, (correction.patch for correction in corrections)):
-        fault, target, _, key, _ = proposed[id(patch)]
-        if fault is None:
-            wanted.setdefault(target.table, {})[key] = None
-    return json_text({table: list(keys) for table, keys in wanted.items()})
-
-
-async def touched_by(
-    connection: Connection,
-    actions: Sequence[SentAction],
-    corrections: Iterable[SentCorrection],
-    proposed: Mapping[int, Proposed],
-    rows: Sequence[Any],
-) -> Touched:
-    """The rows that an upload touches; with all patches where it does not sort last on one.
-
-    `rows` are what `synchrotron.load_targets` gives.
-    """
-    if not rows:
-        return Touched({}, {})
-    first: dict[Target, OrderKey | None] = {}
-    for sent in actions:
-        for patch in sent.patches:
-            fault, target, _, key, _ = proposed[id(patch)]
-            if fault is None:
-                first.setdefault(target, sent.record.order_key)
-    for correction in corrections:
-        fault, target, _, _, _ = proposed[id(correction.patch)]
-        if fault is None:
-            first[target] = None
-    places = [Target(table, tuple(decode(key)), audience) for table, key, audience, *_ in rows]
-    several = Counter(target.row for target in {*places, *first})
-    history: dict[Target, Life] = {}
-    homes: dict[RowKey, Home] = {}
-    late: dict[tuple[str, str, str], tuple[Target, str | None]] = {}
-    for target, (table, key, audience, base, present, newest) in zip(places, rows, strict=True):
-        values = None if present is None else decode(present)
-        if values is not None:
-            homes[target.row] = (audience, values)
-        begin = first.get(target, "~")
-        is_last = begin is not None and (newest is None or begin > newest)
-        if not is_last or several[target.row] > 1:  # then its whole life counts (S9)
-            late[table, key, audience] = target, base
-        else:
-            history[target] = Life(values, newest or OrderKey(""))
-    patches: dict[tuple[str, str, str], dict[OrderKey, Patch | None]] = defaultdict(dict)
-    if late:
-        for table, key, audience, order_key, op, columns in await fetch(
-            connection,
-            "SELECT * FROM synchrotron.load_patches(%s::text[], %s::text[], %s::text[])",
-            *columns_of(late, 3),
-        ):
-            patches[table, key, audience][order_key] = None if op is None else Patch(op, columns)
-    for place, (target, base) in late.items():
-        start = None if base is None else decode(base)
-        history[target] = Life(start, None, patches[place])
-    return Touched(history, homes)
-
-
-# ---- numbering ------------------------------------------------------------------------
 
 
 class Numbered(NamedTuple):
@@ -136,35 +32,36 @@ class Numbered(NamedTuple):
 
 
 class Addition:
-    """What is to be stored, judged and in the order of history.
+    """What is to be stored, judged.
 
-    Each of the corrections comes with the author of its action.
+    `actions` are those that were brought, `corrections` those that are allowed, each with the
+    author of its action.
     """
 
     def __init__(
         self,
         user: str,
         client: ClientId,
+        brought: Brought,
         actions: Sequence[SentAction],
         corrections: Sequence[tuple[Place, Patch | None, str]],
         history: History,
-        proposed: Mapping[int, Proposed],
     ) -> None:
         self.user = user
         self.client = client
+        self.brought = brought
         self.actions = actions
         self.corrections = corrections
         self.history = history
-        self.proposed = proposed
-        declared = chain.from_iterable(sent.record.audiences or () for sent in actions)
-        patched = (p.audience for sent in actions for p in sent.patches)
         corrected = (place.target.audience for place, _, _ in corrections)
-        self.audiences: list[Audience] = list(dict.fromkeys(chain(declared, patched, corrected)))
+        self.audiences: list[Audience] = list(
+            dict.fromkeys(chain(brought.declared, brought.patched, corrected))
+        )
         """Those in which something changes."""
 
     @cached_property
     def rows(self) -> _Rows:
-        """As they are stored: made once, when everything is staged."""
+        """As they are stored."""
         return _Rows(self)
 
 
@@ -177,6 +74,7 @@ class Standing(NamedTuple):
 
     cursor: Seq
     known: list[Audience]
+    """In which audiences the user was, as far as the replica knew."""
     seen: Seq
     audiences: list[Audience]
     floor: OrderKey | None
@@ -229,22 +127,14 @@ _STORE = (
 )
 
 
-async def store(
-    connection: Connection,
-    addition: Addition,
-    standing: Standing,
-    token: str,
-    *,
-    changes_rights: bool,
-) -> tuple[Numbered, After]:
+def storing(addition: Addition, standing: Standing, token: str, *, changes_rights: bool) -> Query:
     """Take the counter, and give what was judged its seqs, under the token of this commit.
 
-    Seqs rise in the order of history: else an upload would itself be a later event before
-    its own patches, and give every reader standing over them.
+    It gives the row for `After`. Seqs rise in the order of history: else an upload would itself be
+    a later event before its own patches, and give every reader standing over them.
     """
     rows = addition.rows
-    [row] = await fetch(
-        connection,
+    return (
         _STORE,
         addition.user,
         addition.client,
@@ -258,12 +148,10 @@ async def store(
         changes_rights,
         rows.count,
         token,
-        rows.numbers,
+        rows.client_numbers,
         *rows.parameters,
         _notice(addition, changes_rights=changes_rights),
     )
-    after = After(*row)
-    return rows.numbered(after.before), after
 
 
 class _Rows:
@@ -271,102 +159,97 @@ class _Rows:
 
     def __init__(self, addition: Addition) -> None:
         self._addition = addition
-        self.count = 0
-        self.actions: list[tuple[Any, ...]] = []
-        self.scopes: list[tuple[Any, ...]] = []
-        self.patches: list[tuple[Any, ...]] = []
-        self.corrections: list[dict[str, Any]] = []
-        self.creators: dict[Audience, str] = {}
-        self.names: list[dict[str, str]] = []
-        corrected = (place.target for place, _, _ in addition.corrections)
+        actions, corrections = addition.actions, addition.corrections
+        self.count = len(actions) + len(corrections)
+        numbers = self._numbers()
+        self._corrections = list(zip(corrections, numbers, strict=False))
+        self._actions = list(zip(actions, numbers[len(corrections) :], strict=True))
+        corrected = (place.target for place, _, _ in corrections)
         self._made = addition.history.made().difference(corrected)
-        self._declared: dict[tuple[Audience, ...] | None, str] = {None: ""}
-        self._action_numbers: dict[ActionId, int] = {}
-        self._correction_numbers: dict[Place, int] = {}
-        places: list[tuple[OrderKey, SentAction | tuple[Place, Patch | None, str]]] = [
-            (correction[0].order_key, correction) for correction in addition.corrections
-        ]
-        places += [(sent.record.order_key, sent) for sent in addition.actions]
-        if addition.corrections:  # actions alone are in order
-            places.sort(key=lambda place: place[0])
-        for _, what in places:
-            self.count += 1
-            if isinstance(what, SentAction):
-                self._add_action(what)
-            else:
-                self._add_correction(*what)
-        self.numbers = multirange(number_of(sent.record.id) for sent in addition.actions)
-        creators = [{"audience": a, "creator": user} for a, user in self.creators.items()]
+        self.client_numbers = multirange([number_of(sent.record.id) for sent in actions])
+        """The n of the actions, which their client has used up with them."""
         self.parameters = (
-            *_ACTIONS.arrays(self.actions),
-            *_SCOPES.arrays(self.scopes),
-            *_PATCHES.arrays(self.patches),
-            *(json_text(some) if some else None for some in (self.corrections, self.targets())),
-            json_text(creators),
-            json_text(self.names) if self.names else None,
+            *self._action_arrays(),
+            *self._scope_arrays(),
+            *self._patch_arrays(),
+            *map(
+                _json_or_null,
+                (self._correction_rows(), self._targets(), self._creators(), self._names()),
+            ),
         )
         """For `synchrotron.store`, in their order."""
+
+    def _numbers(self) -> Sequence[int]:
+        """Of each correction, then of each action: its place in the order of history."""
+        corrections, actions = self._addition.corrections, self._addition.actions
+        if not corrections:  # actions alone are in order
+            return range(1, self.count + 1)
+        keys = [place.order_key for place, _, _ in corrections]
+        keys += [sent.record.order_key for sent in actions]
+        numbers = [0] * self.count
+        for n, i in enumerate(sorted(range(self.count), key=keys.__getitem__), 1):
+            numbers[i] = n
+        return numbers
 
     def numbered(self, before: Seq) -> Numbered:
         return Numbered(
             Seq(before + self.count),
-            {id: Seq(before + n) for id, n in self._action_numbers.items()},
-            {place: Seq(before + n) for place, n in self._correction_numbers.items()},
+            {sent.record.id: Seq(before + n) for sent, n in self._actions},
+            {place: Seq(before + n) for (place, _, _), n in self._corrections},
         )
 
-    def _add_action(self, sent: SentAction) -> None:
-        record, n = sent.record, self.count
-        order_key, declared = record.order_key, record.audiences
-        self._action_numbers[record.id] = n
-        scopes = dict.fromkeys(declared or ())
-        for patch in sent.patches:
-            _, target, _, key, read = self._addition.proposed[id(patch)]
-            assert read is not None
-            table, _, audience = target
-            op, columns, is_new = read.op, read.columns, target in self._made
-            self.patches.append((table, key, audience, order_key, op, columns, n, is_new))
-            scopes[audience] = None
-            self.creators.setdefault(audience, record.user)
-        self.scopes += [(audience, order_key, n) for audience in scopes]
-        self.actions.append(
-            (
-                order_key,
-                record.id,
-                record.seed,
-                record.name,
-                record.version,
-                text_of(record.args),
-                record.now,
-                self._declared_text(declared),
-                n,
+    def _action_arrays(self) -> list[str]:
+        records = [sent.record for sent, _ in self._actions]
+        return _ACTIONS.arrays(
+            [record.order_key for record in records],
+            [record.id for record in records],
+            [record.seed for record in records],
+            [record.name for record in records],
+            [record.version for record in records],
+            [text_of(record.args) for record in records],
+            [record.now for record in records],
+            _declared_texts([record.audiences for record in records]),
+            [n for _, n in self._actions],
+        )
+
+    def _scope_arrays(self) -> list[str]:
+        scopes = [
+            (audience, sent.record.order_key, n)
+            for sent, n in self._actions
+            for audience in dict.fromkeys(
+                [*(sent.record.audiences or ()), *[patch.audience for patch in sent.patches]]
             )
-        )
-        for old in sent.formerly:
-            self.names.append({"id": old, "seed": record.seed})
+        ]
+        return _SCOPES.arrays(*columns_of(scopes, 3))
 
-    def _declared_text(self, declared: tuple[Audience, ...] | None) -> str:
-        text = self._declared.get(declared)
-        if text is None:
-            text = self._declared[declared] = text_array(declared or ())
-        return text
+    def _patch_arrays(self) -> list[str]:
+        proposed, made = self._addition.brought.proposed, self._made
+        rows: list[tuple[Any, ...]] = []
+        for sent, n in self._actions:
+            order_key = sent.record.order_key
+            for sent_patch in sent.patches:
+                _, target, _, key, patch = proposed[id(sent_patch)]
+                assert patch is not None  # an action that is new removes none
+                table, _, audience = target
+                op, columns, is_new = patch.op, patch.columns, target in made
+                rows.append((table, key, audience, order_key, op, columns, n, is_new))
+        return _PATCHES.arrays(*columns_of(rows, 8))
 
-    def _add_correction(self, place: Place, patch: Patch | None, author: str) -> None:
-        key, target = place
-        self._correction_numbers[place] = self.count
-        self.corrections.append(
+    def _correction_rows(self) -> list[dict[str, Any]]:
+        return [
             {
                 "table_name": target.table,
                 "key": key_text(target.key),
                 "audience": target.audience,
-                "order_key": key,
+                "order_key": order_key,
                 "op": patch.op if patch else None,
                 "columns": patch.columns if patch else None,
-                "n": self.count,
+                "n": n,
             }
-        )
-        self.creators.setdefault(target.audience, author)
+            for ((order_key, target), patch, _), n in self._corrections
+        ]
 
-    def targets(self) -> list[Mapping[str, Any]]:
+    def _targets(self) -> list[dict[str, Any]]:
         """The rows as they are now, but for those that a single patch made: it says it already."""
         return [
             {
@@ -379,6 +262,31 @@ class _Rows:
             for target, life in self._addition.history.staged()
             if target not in self._made
         ]
+
+    def _creators(self) -> list[dict[str, str]]:
+        """Of each audience with a patch: the author of the first, in the order of history (H7a)."""
+        user = self._addition.user
+        authors = [(n, place.target.audience, who) for (place, _, who), n in self._corrections]
+        authors += [(n, p.audience, user) for sent, n in self._actions for p in sent.patches]
+        creators = {audience: who for _, audience, who in sorted(authors, reverse=True)}
+        return [{"audience": audience, "creator": who} for audience, who in creators.items()]
+
+    def _names(self) -> list[dict[str, str]]:
+        return [
+            {"id": former, "seed": sent.record.seed}
+            for sent, _ in self._actions
+            for former in sent.formerly
+        ]
+
+
+def _json_or_null(rows: Sequence[Any]) -> str | None:
+    return json_text(rows) if rows else None
+
+
+def _declared_texts(declared: Iterable[tuple[Audience, ...] | None]) -> list[str]:
+    """The audiences of actions as arrays, "" where none are declared."""
+    made = lru_cache(text_array)  # mostly they are the same ones again
+    return ["" if audiences is None else made(audiences) for audiences in declared]
 
 
 def _notice(addition: Addition, *, changes_rights: bool) -> str:

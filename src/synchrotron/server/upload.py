@@ -17,68 +17,27 @@ was written is rolled back to begin anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import partial
 from itertools import takewhile
-from typing import NamedTuple
-
-from msgspec import UNSET, UnsetType
+from typing import Any, NamedTuple, TypeAlias
 
 from synchrotron.app.types import formless_text
-from synchrotron.core.canonical import text_of
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.fold import apply
 from synchrotron.core.ids import ActionId, Audience, ClientId
 from synchrotron.core.messages import Denied, Invalid, RowPatch, SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target, Values
-from synchrotron.server.database import Connection, fetch
-from synchrotron.server.form import Form
+from synchrotron.server.brought import Brought, Proposed
+from synchrotron.server.database import Connection, Query, fetch
 from synchrotron.server.history import History, Place
 from synchrotron.server.installed import Installed
 from synchrotron.server.live import Live, Violation
 from synchrotron.server.shadow import Shadow, Write
+from synchrotron.server.touched import Stored
 
 Index = int
 """The place of a correction in its upload."""
-
-
-class Stored(NamedTuple):
-    """An action that is stored already, as far as its correction needs it."""
-
-    id: ActionId
-    order_key: OrderKey
-    user: str
-    audiences: frozenset[Audience] | None
-    patched: frozenset[Audience]
-    """The audiences of its patches."""
-
-    def is_seen_by(self, user: str, audiences: frozenset[Audience]) -> bool:
-        """Whether the record is theirs to read: their own, declared for them, or in view."""
-        scopes = self.patched.union(self.audiences or ())
-        return self.user == user or not audiences.isdisjoint(scopes)
-
-
-class Proposed(NamedTuple):
-    """A patch of a message, read once."""
-
-    fault: str | None
-    """What is wrong with its form; then it is nothing else."""
-    target: Target
-    row: RowKey
-    key: str
-    """The target's key as it is stored."""
-    patch: Patch | None
-
-
-def read_proposed(form: Form, patches: Iterable[RowPatch]) -> dict[int, Proposed]:
-    """By the `id` of each patch: what it proposes."""
-    return {id(patch): _proposed(form, patch) for patch in patches}
-
-
-def _proposed(form: Form, sent: RowPatch) -> Proposed:
-    target = sent.target
-    if fault := form.fault(sent):
-        return Proposed(fault, target, target.row, "", None)
-    return Proposed(None, target, target.row, text_of(sent.key), sent.patch)
+Row: TypeAlias = Sequence[Any]
 
 
 class Upload(NamedTuple):
@@ -88,14 +47,23 @@ class Upload(NamedTuple):
     client: ClientId
     audiences: frozenset[Audience]
     """In which the user may read, before the upload."""
-    actions: Sequence[SentAction]
-    corrections: Sequence[SentCorrection]
+    brought: Brought
     stored: dict[ActionId, Stored]
     """The actions that are corrected."""
     taken: frozenset[OrderKey]
     """Which of the order keys others have."""
-    proposed: Mapping[int, Proposed]
-    """By the `id` of a patch in the message."""
+
+    @property
+    def actions(self) -> Sequence[SentAction]:
+        return self.brought.actions
+
+    @property
+    def corrections(self) -> Sequence[SentCorrection]:
+        return self.brought.corrections
+
+    def proposed(self, patch: RowPatch) -> Proposed:
+        """What a patch of the message proposes."""
+        return self.brought.proposed[id(patch)]
 
 
 class Refused(NamedTuple):
@@ -121,6 +89,16 @@ class Trial(NamedTuple):
     refused: Refused | None
     violations: list[Violation | None]
     """Of each prefix: of the corrections alone, with the first set, with two, …"""
+    stored: Row | None
+    """What the statement that stores it all gave, where nothing refused the upload."""
+
+
+Storing: TypeAlias = Callable[[frozenset[Index]], Query]
+"""Makes the statement that stores all that is staged; not the corrections that are denied.
+
+It gives one row. It is made and asked while the last rows are still being written, and is
+rolled back with them.
+"""
 
 
 class Judgement:
@@ -135,12 +113,9 @@ class Judgement:
         live: Live,
         shadow: Shadow,
         rights: Mapping[Audience, bool],
-        meanwhile: Callable[[], object] = lambda: None,
+        storing: Storing,
     ) -> None:
-        """`rights` say of some audiences whether the user may write in them, at the beginning.
-
-        `meanwhile` may be done once everything is staged, while the last rows are written.
-        """
+        """`rights` say of some audiences whether the user may write in them, at the beginning."""
         self._connection = connection
         self._installed = installed
         self._upload = upload
@@ -150,7 +125,7 @@ class Judgement:
         self._unwritten: dict[RowKey, None] = {}
         self._written_tables: set[str] = set()
         self._rights = dict(rights)
-        self._meanwhile = meanwhile
+        self._storing = storing
         self._denied: set[Index] = set()
         self._is_fresh = True
 
@@ -163,18 +138,23 @@ class Judgement:
     def changes_rights(self) -> bool:
         return not self._written_tables.isdisjoint(self._installed.rights_tables)
 
-    async def decide(self) -> Refused | None:
-        """Stage the upload without the corrections that it denies, or say what refuses it."""
+    async def decide(self) -> Refused | Row:
+        """Store the upload without the corrections that it denies, or say what refuses it.
+
+        Of one that is stored: the row that `storing` gave.
+        """
         one_by_one = False
         while True:
-            trial = await self._try(self._allowed(), self._upload.actions, one_by_one)
+            trial = await self._try(
+                self._allowed(), self._upload.actions, one_by_one, storing=self._storing
+            )
             self._denied |= trial.denied
-            if not any(trial.violations) and not trial.refused:
-                return None
+            if trial.stored is not None:
+                return trial.stored
             if not one_by_one and any(trial.violations):
                 one_by_one = True
                 continue
-            if trial.refused or trial.violations[-1] is None:
+            if trial.refused:
                 return trial.refused
             if None in trial.violations:
                 return self._action_to_blame(trial.violations)
@@ -211,21 +191,35 @@ class Judgement:
     # ---- trials -------------------------------------------------------------------
 
     async def _try(
-        self, corrections: set[Index], actions: Sequence[SentAction], one_by_one: bool
+        self,
+        corrections: set[Index],
+        actions: Sequence[SentAction],
+        one_by_one: bool,
+        *,
+        storing: Storing | None = None,
     ) -> Trial:
-        """Stage these corrections, but for those without a right to stay, and these actions."""
+        """Stage these corrections, but for those without a right to stay, and these actions.
+
+        Then store all that, with `storing`; but not where a prefix was invalid that may hold more
+        than one action.
+        """
         denied: set[Index] = set()
         while more := await self._out_of_place(corrections - denied, actions):
             denied |= more
         await self._restart()
         self._stage_corrections(corrections - denied)
-        violations = [await self._write()]
-        sets = list(self._sets(actions, one_by_one))
+        violations: list[Violation | None] = []
+        stored: Row | None = None
+        sets = [(), *self._sets(actions, one_by_one)]
         for i, actions_of_set in enumerate(sets, 1):
             if refused := await self._stage_set(actions_of_set):
-                return Trial(denied, refused, violations)
-            violations.append(await self._write(is_last=i == len(sets)))
-        return Trial(denied, None, violations)
+                return Trial(denied, refused, violations, None)
+            finish: Callable[[], Query] | None = None
+            if storing and i == len(sets) and (one_by_one or not any(violations)):
+                finish = partial(storing, frozenset(self._denied | denied))
+            violation, stored = await self._write(finish)
+            violations.append(violation)
+        return Trial(denied, None, violations, stored)
 
     def _sets(
         self, actions: Iterable[SentAction], one_by_one: bool
@@ -251,22 +245,35 @@ class Judgement:
         self._rights.clear()
         await self._connection.execute(b"ROLLBACK TO SAVEPOINT judgement")
 
-    async def _write(self, *, is_last: bool = False) -> Violation | None:
-        """Bring the tables to the present end state, if that is valid."""
-        if not self._unwritten:
-            return None
-        violation = self._split() or await self._live.write(
-            {row: self._history.homes(row) for row in self._unwritten},
-            self._meanwhile if is_last else lambda: None,
-        )
-        if violation is None:
-            tables = {row.table for row in self._unwritten}
-            self._unwritten.clear()
-            self._written_tables |= tables
+    async def _write(
+        self, finish: Callable[[], Query] | None
+    ) -> tuple[Violation | None, Row | None]:
+        """Bring the tables to the present end state, if that is valid.
+
+        Then ask the last statement of all, which is made while the tables are written, and give
+        its row.
+        """
+        if not self._unwritten and finish is None:
+            return None, None
+        if violation := self._split():
+            return violation, None
+        tables = {row.table for row in self._unwritten}
+        self._written_tables |= tables
+
+        def then() -> Iterator[Query]:
             if not tables.isdisjoint(self._installed.audience_tables):
-                await self._connection.execute(b"SELECT synchrotron.note_members()")
-            self._rights.clear()
-        return violation
+                yield ("SELECT synchrotron.note_members()",)
+            if finish is not None:
+                yield finish()
+
+        told = await self._live.write(
+            {row: self._history.homes(row) for row in self._unwritten}, then
+        )
+        if isinstance(told, Violation):
+            return told, None
+        self._unwritten.clear()
+        self._rights.clear()
+        return None, told[-1][0] if finish is not None else None
 
     def _split(self) -> Violation | None:
         """No replica could hold one key twice, not even between two actions (S9)."""
@@ -286,23 +293,24 @@ class Judgement:
             dict.fromkeys(patch.audience for sent in actions for patch in sent.patches)
             | dict.fromkeys(declared)
         )
-        tried: list[tuple[ActionId, Write]] = []
+        writes: list[Write] = []
+        authors: list[ActionId] = []
         faults: list[Refused] = []
 
-        def writes() -> Iterator[Write]:
+        def tried() -> Iterator[Write]:
             for sent in actions:
-                made: list[Write] = []
-                fault = self._action_fault(sent) or self._stage_action(sent, made)
-                tried.extend((sent.record.id, write) for write in made)
+                done = len(writes)
+                fault = self._action_fault(sent) or self._stage_action(sent, writes)
+                made = writes[done:]
+                authors.extend([sent.record.id] * len(made))
                 yield from made
                 if fault is not None:
                     faults.append(Refused(Denied, sent.record.id, *fault))
                     return
 
-        if first := await self._shadow.first_fault(self._upload.user, writes()):
+        if first := await self._shadow.first_fault(self._upload.user, tried()):
             i, reason = first
-            id, write = tried[i]
-            return Refused(Denied, id, write.target.row, reason)
+            return Refused(Denied, authors[i], writes[i].target.row, reason)
         return faults[0] if faults else None
 
     def _action_fault(self, sent: SentAction) -> Fault | None:
@@ -315,26 +323,25 @@ class Judgement:
                 return Fault(None, f"it declares {audience}, in which {user} may not write (H7)")
         return None
 
-    @cached_property
-    def _records_fit(self) -> bool:
-        return Form.records_fit([sent.record for sent in self._upload.actions])
-
     def _form_fault(self, sent: SentAction) -> Fault | None:
         """What denies an action whatever rows and rights there are."""
-        record, upload = sent.record, self._upload
+        record, upload, proposed = sent.record, self._upload, self._upload.brought.proposed
         if record.user != upload.user or record.client_id != upload.client:
             return Fault(None, "a replica uploads its own user's and its own client's actions (H9)")
-        if not self._records_fit and (reason := self._installed.form.record_fault(record)):
+        if not upload.brought.records_fit and (reason := self._installed.form.record_fault(record)):
             return Fault(None, reason)
         if record.order_key in upload.taken:
             return Fault(None, f"another action has the order key {record.order_key}")
         seen: set[Target] = set()
+        is_single = len(sent.patches) == 1
         for patch in sent.patches:
-            fault, target, row, _, _ = upload.proposed[id(patch)]
+            fault, target, row, _, _ = proposed[id(patch)]
             if fault is not None:
                 return Fault(row, fault)
             if patch.op is None:
                 return Fault(row, "a new action has nothing to remove")
+            if is_single:
+                break
             if target in seen:
                 return Fault(row, "an action has one patch for a row in an audience (A8)")
             seen.add(target)
@@ -342,14 +349,13 @@ class Judgement:
 
     def _stage_action(self, sent: SentAction, writes: list[Write]) -> Fault | None:
         """Stage an action, and note the writes by which it is to be judged."""
-        record, proposed = sent.record, self._upload.proposed
-        staged: list[tuple[Target, RowKey, Patch, Values | None]] = []
+        record, proposed = sent.record, self._upload.brought.proposed
         for sent_patch in sent.patches:
             _, target, row, _, patch = proposed[id(sent_patch)]
             assert patch is not None
             if reason := self._write_fault(record.audiences, target.audience):
                 return Fault(row, reason)
-            life = self._history.life(target)
+            life = self._history.opened(target, row)
             before = life.row_before(record.order_key)
             after = apply(before, patch)
             if before is None and patch.op != "insert":
@@ -357,19 +363,12 @@ class Judgement:
                     return Fault(row, f"{target.audience} has no such row")
             else:
                 writes.append(Write(target, patch, before, after))
-            staged.append((target, row, patch, after))
-        for target, row, patch, after in staged:
-            self._stage(Place(record.order_key, target), row, patch, after)
+            life.put(record.order_key, patch, after)
+            self._unwritten[row] = None
         return None
 
-    def _stage(
-        self,
-        place: Place,
-        row: RowKey,
-        patch: Patch | None,
-        after: Values | UnsetType | None = UNSET,
-    ) -> None:
-        self._history.stage(place, row, patch, after)
+    def _stage(self, place: Place, row: RowKey, patch: Patch | None) -> None:
+        self._history.opened(place.target, row).put(place.order_key, patch)
         self._unwritten[row] = None
 
     # ---- rights -------------------------------------------------------------------
@@ -394,13 +393,13 @@ class Judgement:
 
     def _stage_corrections(self, indices: Iterable[Index]) -> None:
         for i in sorted(indices):
-            proposed = self._upload.proposed[id(self._upload.corrections[i].patch)]
+            proposed = self._upload.proposed(self._upload.corrections[i].patch)
             self._stage(self.place(i), proposed.row, proposed.patch)
 
     def place(self, i: Index) -> Place:
         """Where a correction belongs, whose action is stored."""
         sent = self._upload.corrections[i]
-        target = self._upload.proposed[id(sent.patch)].target
+        target = self._upload.proposed(sent.patch).target
         return Place(self._upload.stored[sent.action_id].order_key, target)
 
     async def _out_of_place(self, indices: set[Index], actions: Iterable[SentAction]) -> set[Index]:
@@ -424,7 +423,7 @@ class Judgement:
         self._stage_corrections(indices)
         for sent in takewhile(lambda sent: self._form_fault(sent) is None, actions):
             for sent_patch in sent.patches:
-                _, target, row, _, patch = self._upload.proposed[id(sent_patch)]
+                _, target, row, _, patch = self._upload.proposed(sent_patch)
                 self._stage(Place(sent.record.order_key, target), row, patch)
         faulty: set[Index] = set()
         writes: dict[Index, Write] = {}
@@ -465,7 +464,7 @@ class Judgement:
         action, sent = self._upload.stored.get(correction.action_id), correction.patch
         if action is None or not action.is_seen_by(self._upload.user, self._upload.audiences):
             return "there is no such action"  # unknown or invisible: answered alike (H4a)
-        fault, target, _, _, _ = self._upload.proposed[id(sent)]
+        fault, target, _, _, _ = self._upload.proposed(sent)
         if fault is not None:
             return fault
         if sent.op is None and not self._history.has_patch(Place(action.order_key, target)):

@@ -41,7 +41,7 @@ class Proposals(Form):
 
     def audience_of(self, name: str, values: Values) -> Audience | None:
         """The audience that a row would have. Raises one of `server_tables.UNFIT`."""
-        table = self._schema.tables[name]
+        table = self.schema.tables[name]
         if table.audience_expression is None:
             self._audience = values.get(AUDIENCE)
         else:
@@ -50,6 +50,6 @@ class Proposals(Form):
 
     def python_row(self, name: str, values: Values, audience: Audience) -> Mapping[str, Any]:
         """A row in wire form as Python values, with its audience."""
-        stored = self._schema.tables[name].stored(values)
+        stored = self.schema.tables[name].stored(values)
         row = {n: to_python(column, stored.get(n)) for n, column in self._columns[name].items()}
         return {**row, AUDIENCE: audience}

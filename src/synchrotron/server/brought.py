@@ -1,0 +1,104 @@
+"""What an upload brings, read once: its form, and what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any, NamedTuple
+
+from synchrotron.core.canonical import check_form, text_of
+from synchrotron.core.ids import Audience
+from synchrotron.core.messages import RowPatch, SentAction, SentCorrection
+from synchrotron.core.patches import Patch, RowKey, Target
+from synchrotron.server.form import Form
+from synchrotron.server.parameters import json_text
+
+
+class Proposed(NamedTuple):
+    """A patch of a message, read once."""
+
+    fault: str | None
+    """What is wrong with its form; then it is nothing else."""
+    target: Target
+    row: RowKey
+    key: str
+    """The target's key as it is stored."""
+    patch: Patch | None
+
+
+class Brought:
+    """New actions, and corrections.
+
+    Whom they concern and the keys of their rows are known at once. To judge their form takes
+    longer: `read` does it, while PostgreSQL looks up what is stored of those rows.
+    """
+
+    def __init__(
+        self, form: Form, actions: Sequence[SentAction], corrections: Sequence[SentCorrection]
+    ) -> None:
+        self._form = form
+        self.actions = actions
+        self.corrections = corrections
+
+    @cached_property
+    def declared(self) -> list[Audience]:
+        """The audiences that actions declare."""
+        declared = (sent.record.audiences for sent in self.actions)
+        return list(dict.fromkeys(chain.from_iterable(filter(None, declared))))
+
+    @cached_property
+    def patched(self) -> list[Audience]:
+        """The audiences in which actions change rows."""
+        return audiences_of(sent.patches for sent in self.actions)
+
+    @cached_property
+    def keys(self) -> str:
+        """The keys of the rows that are touched, as `synchrotron.load_targets` takes them."""
+        wanted: dict[str, dict[str, None]] = {name: {} for name in self._form.schema.tables}
+        patches = [patch for patch in self._patches() if patch.table in wanted]
+        if not _have_form([patch.key for patch in patches]):
+            patches = [patch for patch in patches if _have_form(patch.key)]
+        for patch in patches:
+            wanted[patch.table][text_of(patch.key)] = None
+        return json_text({table: list(keys) for table, keys in wanted.items() if keys})
+
+    def read(self) -> None:
+        """Judge the form of everything."""
+        _ = self.proposed, self.records_fit
+
+    @cached_property
+    def proposed(self) -> dict[int, Proposed]:
+        """By the `id` of each patch: what it proposes."""
+        return {id(patch): self._proposed(patch) for patch in self._patches()}
+
+    @cached_property
+    def records_fit(self) -> bool:
+        """Whether all records can be stored. If not, `Form.record_fault` says which cannot."""
+        return Form.records_fit([sent.record for sent in self.actions])
+
+    def _patches(self) -> Iterator[RowPatch]:
+        for sent in self.actions:
+            yield from sent.patches
+        for correction in self.corrections:
+            yield correction.patch
+
+    def _proposed(self, sent: RowPatch) -> Proposed:
+        target = sent.target
+        if fault := self._form.fault(sent):
+            return Proposed(fault, target, target.row, "", None)
+        return Proposed(None, target, target.row, text_of(sent.key), sent.patch)
+
+
+def audiences_of(patches: Iterable[Iterable[RowPatch]]) -> list[Audience]:
+    """The audiences of some patches, each once."""
+    return list(dict.fromkeys([patch.audience for some in patches for patch in some]))
+
+
+def _have_form(keys: Any) -> bool:
+    """Whether anything can be stored under some keys."""
+    try:
+        check_form(keys)
+    except ValueError:
+        return False
+    return True
