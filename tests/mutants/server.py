@@ -142,6 +142,13 @@ SERVER_MUTANTS = (
         "tests/postgres/test_storing.py",
     ),
     ServerMutant(
+        "H5: what fails behind the rows is blamed on one of them",
+        "server/live.py",
+        "is_of_rows = failed.place <= len(written) + 1",
+        "is_of_rows = failed.place <= len(written) + 9",
+        "tests/postgres/test_storing.py",
+    ),
+    ServerMutant(
         "A5: an insert is judged as it was spelt",
         "server/upload.py",
         "            after = apply(before, patch)\n",

@@ -32,6 +32,19 @@ def test_a_row_that_a_correction_makes_is_stored_as_one_that_an_action_makes(ser
     assert {'["late"]', '["by action"]'} <= {key for (key,) in stored}
 
 
+@pytest.mark.spec("H5")
+def test_what_fails_behind_the_rows_is_blamed_on_none_of_them(serve: Serve) -> None:
+    server = serve(described(APP, given=False), clock=Clock())
+    a = File(server, "alice", "a")  # type: ignore[arg-type]
+    a.ok(create_project(a, 1, "p1", "alice"))
+    action = a.action(10, insert("t1"))
+    execute(server.database, "ALTER FUNCTION synchrotron.store RENAME TO elsewhere")
+    with pytest.raises(psycopg.errors.UndefinedFunction):
+        a.send(action)
+    execute(server.database, "ALTER FUNCTION synchrotron.elsewhere RENAME TO store")
+    a.ok(action)
+
+
 NINES = r"""
     CREATE POLICY nines ON doc AS RESTRICTIVE FOR INSERT WITH CHECK (j::text <> '{"a":9,"b":9}');
 """
