@@ -291,6 +291,13 @@ SERVER_MUTANTS = (
         "test_readers_of_another_process_are_woken_by_what_they_can_see",
     ),
     ServerMutant(
+        "H10: what is committed while a reader looks is missed",
+        "server/notify.py",
+        "if audiences is None or self.is_looking:",
+        "if audiences is None:",
+        "tests/postgres/test_commits.py::test_what_is_committed_while_a_reader_looks_is_not_missed",
+    ),
+    ServerMutant(
         "F6: who joins is not woken",
         "server/store.py",
         "if changes_rights or len(",

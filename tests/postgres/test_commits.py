@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from tests.postgres.cluster import drop_database, execute, new_database
@@ -12,6 +13,7 @@ from tests.testing.by_hand import APP, P1, File, create_project, insert, members
 
 from synchrotron.core.ids import Seq
 from synchrotron.core.messages import Ok, SyncRequest
+from synchrotron.server import notify
 from synchrotron.server.postgres import PostgresAuthority
 
 SOON_S, NEVER_S = 20.0, 0.3
@@ -71,6 +73,26 @@ async def soon(commits: AsyncIterator[Seq]) -> Seq:
 async def stays_quiet(task: "asyncio.Task[Seq]") -> bool:
     done, _ = await asyncio.wait([task], timeout=NEVER_S)
     return not done
+
+
+@pytest.mark.spec("H10")
+@station
+async def test_what_is_committed_while_a_reader_looks_is_not_missed(station: Station) -> None:
+    alice = station.file("alice", "a")
+    await station.send(alice, create_project(alice, 1, "p1", "alice", "bob"))
+    look, committed = notify.fetch_one, []
+
+    async def look_and_commit(*query: Any) -> Any:
+        seen = await look(*query)
+        if not committed:
+            committed.append(await station.send(alice, alice.action(2, insert("x"))))
+            await asyncio.sleep(NEVER_S)  # its notice comes before what was seen is known
+        return seen
+
+    with patch.object(notify, "fetch_one", look_and_commit):
+        his = station.two.commits("bob")
+        assert await soon(his) == 1
+        assert await soon(his) == 2
 
 
 @pytest.mark.spec("H10")

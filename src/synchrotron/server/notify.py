@@ -44,9 +44,10 @@ class _Reader:
         self.told = Seq(-1)
         self.looks = False
         """Whether it is not known yet if there is anything for them."""
+        self.is_looking = False
 
     def notice(self, seq: Seq, user: str | None, audiences: list[Audience] | None) -> None:
-        if audiences is None:
+        if audiences is None or self.is_looking:  # what they look at may be from before this
             self.looks = True
         elif user != self.user and self.audiences.isdisjoint(audiences):
             return
@@ -76,8 +77,9 @@ class Commits:
                 await reader.woken.wait()
                 reader.woken.clear()
                 if reader.looks:
-                    reader.looks = False
+                    reader.looks, reader.is_looking = False, True
                     await self._look(reader)
+                    reader.is_looking = False
                 if reader.horizon > reader.told:
                     reader.told = reader.horizon
                     yield reader.horizon
