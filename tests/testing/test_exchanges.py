@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from tests.testing.by_hand import Clock, File, given, insert, numbers
+from tests.testing.by_hand import Clock, File, correct, given, insert, numbers, update
 
 from synchrotron.core.ids import ClientId, Seq, action_id
 from synchrotron.core.messages import (
@@ -158,6 +158,8 @@ def test_messages_that_the_protocol_does_not_allow_leave_nothing() -> None:
         a.send(one, two)
     with pytest.raises(ProtocolError, match="sent twice"):
         a.send(one, a.action(3, n=1))
+    with pytest.raises(ProtocolError, match="corrected twice"):
+        a.send(corrections=[correct(one, insert("x")), correct(one, update("x", n=1))])
     with pytest.raises(ProtocolError, match="protocol 2"):
         a.send(one, protocol=2)
     with pytest.raises(ProtocolError, match="cannot read"):

@@ -95,11 +95,8 @@ class HttpTransport:
 
     def exchange(self, request: SyncRequest) -> SyncAnswer:
         """Raises `Offline`, `Unauthorized` or `ProtocolError`."""
-        return self.exchange_encoded(encode_json(request))
-
-    def exchange_encoded(self, body: bytes) -> SyncAnswer:
-        """The same for a request as JSON."""
         self._interrupted.clear()  # what was given up was an earlier one
+        body = encode_json(request)
         return self._authorized(lambda token: self._loop.run(self._exchange(token, body)))
 
     def begin(self, request: SyncRequest) -> Callable[[], SyncAnswer]:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from synchrotron.core.clock import span
-from synchrotron.core.messages import Behind, Ok, Staged, SyncAnswer, SyncRequest, encode
+from synchrotron.core.messages import Behind, Ok, Staged, SyncAnswer, SyncRequest
 from synchrotron.errors import Blocked, Offline, Unauthorized, UsageError, WrongUser
 from synchrotron.replica.engine import Engine
 from synchrotron.replica.events import Listeners, SyncReport, logger
-from synchrotron.replica.exchange import SKEW_MS_MAX, Next, Taken, cut, is_large
+from synchrotron.replica.exchange import SKEW_MS_MAX, Next, Taken, cut
 from synchrotron.replica.outcomes import Outcome
-from synchrotron.replica.transport import Overlaps, SendsBytes, SignsIn, Transport
+from synchrotron.replica.transport import Overlaps, SignsIn, Transport
 
 ROUNDS_MAX = 1_000
 SENDINGS_MAX = 3
@@ -174,11 +174,6 @@ def deliver(transport: Transport, request: SyncRequest) -> SyncAnswer:
     A server that lost parts is given them once more. Raises what the transport does, and
     `Offline` where parts get lost again.
     """
-    encoded = encode(request)
-    if not is_large(request, encoded):
-        if isinstance(transport, SendsBytes):
-            return transport.exchange_encoded(encoded)
-        return transport.exchange(request)
     parts = cut(request)
     missing = [part.part for part in parts]
     for _ in range(SENDINGS_MAX):

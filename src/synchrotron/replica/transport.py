@@ -40,14 +40,6 @@ class SignsIn(Protocol):
 
 
 @runtime_checkable
-class SendsBytes(Protocol):
-    """Sends a request as JSON: one that was encoded to see how large it is, is so only once."""
-
-    def exchange_encoded(self, body: bytes) -> SyncAnswer:
-        """The same as `exchange`."""
-
-
-@runtime_checkable
 class Overlaps(Protocol):
     """Waits for an answer while the replica does something else."""
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from synchrotron.app.types import formless_text
 from synchrotron.core.canonical import decode
 from synchrotron.core.clock import FIRST, OrderKey, timestamp_of
 from synchrotron.core.ids import ActionId, Audience, ClientId, Entropy, Seq
@@ -59,7 +58,13 @@ from synchrotron.server.clients import Client
 from synchrotron.server.database import Again, Connection, Query, fetch, fetch_all
 from synchrotron.server.download import Downloads, Viewer
 from synchrotron.server.fates import Fates, ids_of
-from synchrotron.server.form import offers_of, require_order, require_protocol
+from synchrotron.server.form import (
+    audience_fault,
+    offers_of,
+    require_order,
+    require_protocol,
+    require_single,
+)
 from synchrotron.server.gate import Gate, disturbed_until
 from synchrotron.server.history import History
 from synchrotron.server.installed import Installed, read_installed
@@ -276,6 +281,7 @@ class ExchangeTransaction:
     async def _judge(self, request: SyncRequest) -> SyncAnswer | Asked:
         exchange, question = request.exchange, request.question
         require_order(request.actions)
+        require_single(request.corrections)
         offers = offers_of(request)
         fates = await self.begin(exchange, question.cursor, request.seen, offers)
         foreign = self._is_foreign(request)
@@ -365,12 +371,9 @@ class ExchangeTransaction:
         patched = audiences_of(
             [sent.patches for sent in request.actions] + [[c.patch] for c in request.corrections]
         )
-        wanted = [audience for audience in patched if formless_text(audience) is None]
-        others = [
-            audience
-            for audience in brought.declared
-            if audience not in wanted and formless_text(audience) is None
-        ]
+        wanted = [audience for audience in patched if audience_fault(audience) is None]
+        known = frozenset(patched)
+        others = [a for a in brought.declared if a not in known and audience_fault(a) is None]
 
         def queries() -> Iterator[Query]:
             yield ("SAVEPOINT upload",)
@@ -393,7 +396,7 @@ class ExchangeTransaction:
 
         _, [row], _ = await fetch_all(self._connection, queries())
         seen, audiences, joined_floor, behind, writable, *rest = row
-        rights = {audience: audience in writable for audience in (*wanted, *others)}
+        rights = dict.fromkeys([*wanted, *others], False) | dict.fromkeys(writable, True)
         return Entered(seen, audiences, joined_floor, behind, rights, *rest)
 
     def _refused_by_clock(

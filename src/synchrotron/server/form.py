@@ -9,7 +9,14 @@ from typing import Any, TypeGuard
 from synchrotron.app.schema import Column, Schema, Table
 from synchrotron.app.types import ColumnType, column_type, formless_text
 from synchrotron.core.canonical import canonical, text_of
-from synchrotron.core.messages import PROTOCOL, Offer, RowPatch, SentAction, SyncRequest
+from synchrotron.core.messages import (
+    PROTOCOL,
+    Offer,
+    RowPatch,
+    SentAction,
+    SentCorrection,
+    SyncRequest,
+)
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 
@@ -34,6 +41,16 @@ def require_order(actions: Sequence[SentAction]) -> None:
             raise ProtocolError(f"{next.id} is sent after {one.id}, but not ordered after it")
     if len({record.id for record in records}) < len(records):
         raise ProtocolError("an action is sent twice in one upload")
+
+
+def require_single(corrections: Sequence[SentCorrection]) -> None:
+    """An upload corrects a patch once. Raises `ProtocolError`."""
+    # Their form is not judged yet: a key may hold anything.
+    places = {
+        (c.action_id, c.patch.table, repr(c.patch.key), c.patch.audience) for c in corrections
+    }
+    if len(places) < len(corrections):
+        raise ProtocolError("a patch is corrected twice in one upload")
 
 
 INDEXED_BYTES_MAX = 2_000
@@ -100,7 +117,7 @@ class Form:
         table = self.schema.tables.get(sent.table)
         if table is None:
             return f"{sent.table} is not a table of this application"
-        if complaint := formless_text(sent.audience):
+        if complaint := audience_fault(sent.audience):
             return f"its audience {complaint}"
         return (
             self.key_fault(table, sent.key) or _size_fault(sent) or self._values_fault(table, sent)
@@ -113,7 +130,10 @@ class Form:
             canonical([_told_by(record) for record in records])
         except ValueError:
             return False
-        return all(record.version in VERSIONS for record in records)
+        declared = {audience for record in records for audience in record.audiences or ()}
+        return all(record.version in VERSIONS for record in records) and not any(
+            map(audience_fault, declared)
+        )
 
     @staticmethod
     def record_fault(record: ActionRecord) -> str | None:
@@ -122,6 +142,9 @@ class Form:
             canonical(_told_by(record))
         except ValueError as error:
             return f"its record: {error}"
+        for audience in record.audiences or ():
+            if fault := audience_fault(audience):
+                return f"an audience that it declares {fault}"
         if record.version not in VERSIONS:
             return "its version does not fit in 32 bits"
         return None
@@ -154,6 +177,16 @@ class Form:
         if sent.op == "update" and not values.keys().isdisjoint(table.key):
             return "an update does not change a key: delete the row and insert another"
         return None
+
+
+def audience_fault(audience: str) -> str | None:
+    """What keeps a text from being an audience, if anything does."""
+    if complaint := formless_text(audience):
+        return complaint
+    size = len(audience.encode())
+    if size <= INDEXED_BYTES_MAX:
+        return None
+    return f"takes {size:,} bytes, and no more than {INDEXED_BYTES_MAX:,} can be indexed"
 
 
 def _is_plain_text(value: object) -> TypeGuard[str]:

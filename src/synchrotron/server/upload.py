@@ -21,7 +21,6 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple, TypeAlias
 
-from synchrotron.app.types import formless_text
 from synchrotron.core.clock import OrderKey
 from synchrotron.core.fold import apply
 from synchrotron.core.ids import ActionId, Audience, ClientId
@@ -29,6 +28,7 @@ from synchrotron.core.messages import Denied, Invalid, RowPatch, SentAction, Sen
 from synchrotron.core.patches import Patch, RowKey, Target, Values
 from synchrotron.server.brought import Brought, Proposed
 from synchrotron.server.database import Connection, Query, fetch
+from synchrotron.server.form import audience_fault
 from synchrotron.server.history import History, Place
 from synchrotron.server.installed import Installed
 from synchrotron.server.live import Live, Violation
@@ -376,7 +376,7 @@ class Judgement:
     async def _read_rights(self, audiences: Iterable[Audience]) -> None:
         unknown = [audience for audience in audiences if audience not in self._rights]
         self._rights |= dict.fromkeys(unknown, False)
-        if unknown := [a for a in unknown if formless_text(a) is None]:
+        if unknown := [a for a in unknown if audience_fault(a) is None]:
             rows = await fetch(
                 self._connection, "SELECT * FROM synchrotron.may_write(%s::text[])", unknown
             )

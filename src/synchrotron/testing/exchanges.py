@@ -51,7 +51,7 @@ from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 from synchrotron.server.clients import Client
 from synchrotron.server.fates import told_in_snapshot
-from synchrotron.server.form import offers_of, require_order, require_protocol
+from synchrotron.server.form import offers_of, require_order, require_protocol, require_single
 from synchrotron.server.parts import Parts, with_part
 from synchrotron.testing.downloads import Downloads
 from synchrotron.testing.gate import Gate
@@ -162,6 +162,7 @@ class Exchanges:
     def _judge(self, user: str, request: SyncRequest) -> SyncAnswer:
         exchange, question = request.exchange, request.question
         require_order(request.actions)
+        require_single(request.corrections)
         foreign = self._is_foreign(request)
         offers = offers_of(request)
         if refusal := self._recognise(user, exchange, offers, foreign=foreign):
