@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from synchrotron.core.canonical import check_form, text_of
+from synchrotron.core.canonical import text_of
 from synchrotron.core.ids import Audience
 from synchrotron.core.messages import RowPatch, SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target
-from synchrotron.server.form import Form
+from synchrotron.server.form import Form, has_form
 from synchrotron.server.parameters import json_text
 
 
@@ -57,8 +57,8 @@ class Brought:
         """The keys of the rows that are touched, as `synchrotron.load_targets` takes them."""
         wanted: dict[str, dict[str, None]] = {name: {} for name in self._form.schema.tables}
         patches = [patch for patch in self._patches() if patch.table in wanted]
-        if not _have_form([patch.key for patch in patches]):
-            patches = [patch for patch in patches if _have_form(patch.key)]
+        if not has_form([patch.key for patch in patches]):
+            patches = [patch for patch in patches if has_form(patch.key)]
         for patch in patches:
             wanted[patch.table][text_of(patch.key)] = None
         return json_text({table: list(keys) for table, keys in wanted.items() if keys})
@@ -93,12 +93,3 @@ class Brought:
 def audiences_of(patches: Iterable[Iterable[RowPatch]]) -> list[Audience]:
     """The audiences of some patches, each once."""
     return list(dict.fromkeys([patch.audience for some in patches for patch in some]))
-
-
-def _have_form(keys: Any) -> bool:
-    """Whether anything can be stored under some keys."""
-    try:
-        check_form(keys)
-    except ValueError:
-        return False
-    return True

@@ -207,9 +207,7 @@ async def fetch_each(connection: Connection, queries: Iterable[Query]) -> list[l
                     cursors.append(await connection.execute(statement.encode(), parameters or None))
             except psycopg.Error as raised:
                 error = raised
-    except errors.PipelineAborted as aborted:  # what comes after a statement that failed
-        error = error or aborted
-    except psycopg.Error as raised:
+    except psycopg.Error as raised:  # where one failed before, only that it was broken off
         error = error or raised
     if error:
         answered = sum(cursor.pgresult is not None for cursor in cursors)

@@ -434,9 +434,19 @@ class ExchangeTransaction:
         own_names = [
             _with_own_names(sent, user, fates) if fates.any else sent for sent in brought.actions
         ]
-        additions: list[Addition] = []
+        question = request.question
+        standing = Standing(
+            question.cursor,
+            question.audiences,
+            entered.seen,
+            entered.audiences,
+            self.begun.floor,
+            self.now_ms,
+        )
+        addition: Addition
 
-        def storing(denied: frozenset[int]) -> Query:
+        def storing_all_but(denied: frozenset[int]) -> Query:
+            nonlocal addition
             corrected = [
                 (
                     judgement.place(i),
@@ -446,10 +456,9 @@ class ExchangeTransaction:
                 for i, correction in enumerate(corrections)
                 if i not in denied
             ]
-            additions.append(Addition(user, client, brought, own_names, corrected, history))
-            return self._storing(
-                request, entered, additions[-1], changes_rights=judgement.changes_rights
-            )
+            addition = Addition(user, client, brought, own_names, corrected, history)
+            token = self._entropy(12).hex()
+            return storing(addition, standing, token, changes_rights=judgement.changes_rights)
 
         judgement = Judgement(
             connection,
@@ -466,12 +475,12 @@ class ExchangeTransaction:
             Live(connection, self._installed, touched.homes),
             Shadow(connection, self._installed, self._first_place()),
             entered.rights,
-            storing,
+            storing_all_but,
         )
         decided = await judgement.decide()
         if isinstance(decided, Refused):
             return self._refusal(decided)
-        after, addition = After(*decided), additions[-1]
+        after = After(*decided)
         if after.is_stale:
             raise Again
         if after.behind:
@@ -479,7 +488,7 @@ class ExchangeTransaction:
         if until_ms := disturbed_until(entered.leases, after.leases, addition):
             return self.answer(Busy, retry_after_ms=until_ms - self.now_ms)
         numbered = addition.rows.numbered(after.before)
-        download = await self._beside(request.question, after, numbered)
+        download = await self._beside(question, after, numbered)
         if download is None:
             return self.answer(Rebase)
         return self.answer(
@@ -498,22 +507,6 @@ class ExchangeTransaction:
             key=list(row.key) if row else None,
             reason=refused.reason,
         )
-
-    def _storing(
-        self, request: SyncRequest, entered: Entered, addition: Addition, *, changes_rights: bool
-    ) -> Query:
-        """The statement after which nobody else numbers anything (H2, H3)."""
-        question = request.question
-        standing = Standing(
-            question.cursor,
-            question.audiences,
-            entered.seen,
-            entered.audiences,
-            self.begun.floor,
-            self.now_ms,
-        )
-        token = self._entropy(12).hex()
-        return storing(addition, standing, token, changes_rights=changes_rights)
 
     async def _beside(
         self, question: Question, after: After, numbered: Numbered

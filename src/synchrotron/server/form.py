@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from synchrotron.app.schema import Column, Schema, Table
 from synchrotron.app.types import ColumnType, column_type, formless_text
-from synchrotron.core.canonical import canonical, text_of
+from synchrotron.core.canonical import canonical, check_form, text_of
 from synchrotron.core.messages import (
     PROTOCOL,
     Offer,
@@ -126,13 +126,11 @@ class Form:
     @staticmethod
     def records_fit(records: Sequence[ActionRecord]) -> bool:
         """Whether all of these can be stored: in one go, since nearly always they can."""
-        try:
-            canonical([_told_by(record) for record in records])
-        except ValueError:
-            return False
         declared = {audience for record in records for audience in record.audiences or ()}
-        return all(record.version in VERSIONS for record in records) and not any(
-            map(audience_fault, declared)
+        return (
+            has_form([_told_by(record) for record in records])
+            and all(record.version in VERSIONS for record in records)
+            and not any(map(audience_fault, declared))
         )
 
     @staticmethod
@@ -177,6 +175,15 @@ class Form:
         if sent.op == "update" and not values.keys().isdisjoint(table.key):
             return "an update does not change a key: delete the row and insert another"
         return None
+
+
+def has_form(value: Any) -> bool:
+    """Whether a value can be stored: it has a canonical text."""
+    try:
+        check_form(value)
+    except ValueError:
+        return False
+    return True
 
 
 def audience_fault(audience: str) -> str | None:

@@ -19,8 +19,8 @@ from synchrotron.core.ids import Audience
 from synchrotron.core.patches import RowKey, Values
 from synchrotron.server.database import Connection, Failed, Query, fetch, fetch_all, fetch_each
 from synchrotron.server.installed import Installed
-from synchrotron.server.parameters import batched, json_text
-from synchrotron.server.tables import PLACE, WANTED, rows_json
+from synchrotron.server.parameters import batched
+from synchrotron.server.tables import WANTED, rows_json
 
 Home: TypeAlias = tuple[Audience, Values]
 """Where a row is, and what it holds."""
@@ -138,11 +138,9 @@ class Live:
         return (
             f"SELECT synchrotron.write_{table}(%s::json, %s::json)",
             rows_json((i, self._key_values(row)) for i, row in enumerate(gone)),
-            json_text(
-                [
-                    {**complete(table, values), PLACE: i, WANTED: audience}
-                    for i, (_, (audience, values)) in enumerate(present)
-                ]
+            rows_json(
+                (i, {**complete(table, values), WANTED: audience})
+                for i, (_, (audience, values)) in enumerate(present)
             ),
         )
 
