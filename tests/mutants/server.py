@@ -144,8 +144,8 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H5: what fails behind the rows is blamed on one of them",
         "server/live.py",
-        "is_of_rows = failed.place <= len(written) + 1",
-        "is_of_rows = failed.place <= len(written) + 9",
+        "        if len(told.rows) < change.asked:\n",
+        "        if told.error is not None:\n",
         "tests/postgres/test_storing.py",
     ),
     ServerMutant(
@@ -159,8 +159,8 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H1: of many actions another one than the first is named",
         "server/shadow.py",
-        "        for at, some in _divided(tried):\n            if first :=",
-        "        for at, some in reversed(list(_divided(tried))):\n            if first :=",
+        "for at, some in _divided(tries.writes):\n",
+        "for at, some in reversed(list(_divided(tries.writes))):\n",
         "tests/postgres/test_many.py",
     ),
     ServerMutant(
@@ -186,10 +186,9 @@ SERVER_MUTANTS = (
     ),
     ServerMutant(
         "H6: a hidden row counts as written",
-        "server/shadow.py",
-        "            if place not in written:\n",
-        "            if place not in written:\n                continue\n"
-        "            if place not in written:\n",
+        "server/tables.py",
+        "WHERE w.{PLACE} IS NULL OR w.{AUDIENCE}",
+        "WHERE w.{PLACE} IS NOT NULL AND w.{AUDIENCE}",
         SECURITY + "test_a_policy_that_hides_a_row_denies_what_it_passes_over",
     ),
     ServerMutant(
@@ -215,10 +214,24 @@ SERVER_MUTANTS = (
     ),
     ServerMutant(
         "S9: the message says which audience a row is in",
-        "server/shadow.py",
-        "if write.after is not None and written[place] != write.target.audience:",
-        "if False:",
+        "server/tables.py",
+        "WHERE {AUDIENCE} IS DISTINCT FROM {WANTED}",
+        "WHERE {AUDIENCE} IS NULL",
         "tests/testing/test_rights.py::test_a_forged_audience_is_denied",
+    ),
+    ServerMutant(
+        "A11: an update takes a row to another audience",
+        "server/tables.py",
+        'f"coalesce(r.{WANTED}, w.{AUDIENCE})"',
+        'f"w.{AUDIENCE}"',
+        "tests/testing/test_rights.py::test_a_forged_audience_is_denied",
+    ),
+    ServerMutant(
+        "H5: what was told of the tries counts for the rows",
+        "server/upload.py",
+        "told.after(tries.asked)",
+        "told",
+        "tests/postgres/test_many.py",
     ),
     ServerMutant(
         "H7a: whoever comes may begin in an audience that others left",

@@ -20,7 +20,7 @@ from tests.testing.by_hand import (
     update,
 )
 
-from synchrotron.core.messages import Denied, Ok
+from synchrotron.core.messages import Denied, Invalid, Ok
 from synchrotron.server.parameters import multirange
 
 HISTORY = ("actions", "patches", "scopes", "targets")
@@ -72,6 +72,36 @@ def test_of_many_actions_the_first_that_is_denied_is_named_whatever_denies_it(
         assert answer.action_id.endswith(f"-{first_n + min(faults)}")
         del faults[min(faults)]
     assert isinstance(answer, Ok)
+
+
+@pytest.mark.spec("H1", "H6")
+def test_what_is_denied_is_told_before_what_is_invalid_and_leaves_nothing(serve: Serve) -> None:
+    """The rows were written by then, and the statement that stores them was asked for."""
+    server = served(serve, "CREATE POLICY shown ON item AS RESTRICTIVE FOR UPDATE USING (n <> 7)")
+    file = member(server, "a")
+    file.ok(create_project(file, 1, "p1", "alice"))
+    file.ok(file.action(2, insert("hidden", 7)), file.action(3, insert("first", place=1)))
+    before = stored(server)
+    fitting = file.action(4, insert("third", place=3))
+    invalid = file.action(5, insert("second", place=1))
+    denied = file.action(6, update("hidden", n=1))
+    for sent in ((fitting, denied), (fitting, invalid, denied)):
+        answer = file.send(*sent)
+        assert isinstance(answer, Denied)
+        assert (answer.action_id, answer.key) == (denied.record.id, ["hidden"])
+        assert stored(server) == before
+    answer = file.send(fitting, invalid)
+    assert isinstance(answer, Invalid)
+    assert (answer.action_id, answer.key) == (invalid.record.id, ["second"])
+    assert stored(server) == before
+    file.ok(fitting)
+
+
+def stored(server: Served) -> list[int]:
+    """How many rows there are of everything that an upload stores, and the newest seq."""
+    tables = ("public.item", *(f"synchrotron.{name}" for name in HISTORY))
+    counts = [execute(server.database, f"SELECT count(*) FROM {name}")[0][0] for name in tables]
+    return [*counts, execute(server.database, "SELECT seq FROM synchrotron.counter")[0][0]]
 
 
 @pytest.mark.spec("S5")

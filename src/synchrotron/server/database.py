@@ -12,7 +12,8 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, TypeVar
+from itertools import takewhile
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, IsolationLevel, errors
@@ -175,13 +176,15 @@ Query: TypeAlias = tuple[Any, ...]
 """A statement and its parameters."""
 
 
-class Failed(Exception):
-    """One of several statements failed: the one at this place, from 0."""
+class Told(NamedTuple):
+    """What statements gave, up to the first that failed, and its error."""
 
-    def __init__(self, place: int, error: psycopg.Error) -> None:
-        super().__init__(f"statement {place}: {error}")
-        self.place = place
-        self.error = error
+    rows: list[list[Any]]
+    error: psycopg.Error | None
+
+    def after(self, count: int) -> Told:
+        """Without what the first so many gave."""
+        return Told(self.rows[count:], self.error)
 
 
 async def fetch_all(connection: Connection, queries: Iterable[Query]) -> list[list[Any]]:
@@ -190,14 +193,14 @@ async def fetch_all(connection: Connection, queries: Iterable[Query]) -> list[li
     PostgreSQL begins with the first while the next is still to be made: let `queries` make
     them one after another where that takes its time.
     """
-    try:
-        return await fetch_each(connection, queries)
-    except Failed as failed:
-        raise failed.error from None
+    rows, error = await fetch_until(connection, queries)
+    if error:
+        raise error
+    return rows
 
 
-async def fetch_each(connection: Connection, queries: Iterable[Query]) -> list[list[Any]]:
-    """The same. Raises `Failed`, which says which of them failed."""
+async def fetch_until(connection: Connection, queries: Iterable[Query]) -> Told:
+    """The same, and what came before an error."""
     cursors: list[Any] = []
     error: psycopg.Error | None = None
     try:
@@ -210,9 +213,9 @@ async def fetch_each(connection: Connection, queries: Iterable[Query]) -> list[l
     except psycopg.Error as raised:  # where one failed before, only that it was broken off
         error = error or raised
     if error:
-        answered = sum(cursor.pgresult is not None for cursor in cursors)
-        raise Failed(answered, error)
-    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+        cursors = list(takewhile(lambda cursor: cursor.pgresult is not None, cursors))
+    rows = [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    return Told(rows, error)
 
 
 async def fetch(connection: Connection, statement: str, *parameters: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
@@ -17,13 +18,14 @@ from psycopg import errors
 from synchrotron.core.canonical import text_of
 from synchrotron.core.ids import Audience
 from synchrotron.core.patches import RowKey, Values
-from synchrotron.server.database import Connection, Failed, Query, fetch, fetch_all, fetch_each
+from synchrotron.server.database import Connection, Query, Told, fetch
 from synchrotron.server.installed import Installed
 from synchrotron.server.parameters import batched
 from synchrotron.server.tables import WANTED, rows_json
 
 Home: TypeAlias = tuple[Audience, Values]
 """Where a row is, and what it holds."""
+Homes: TypeAlias = Mapping[Audience, Values]
 
 
 class Violation(NamedTuple):
@@ -50,6 +52,73 @@ UNFIT = (
 _MOVED = "a row does not move to another audience (A11)"
 
 
+class Change:
+    """Rows that are replaced by what they are now: what PostgreSQL is asked.
+
+    `homes` gives the audiences in which a row is now: one, none, or (a violation) more.
+    """
+
+    def __init__(
+        self, live: Live, rows: Iterable[RowKey], homes: Callable[[RowKey], Homes]
+    ) -> None:
+        self._live = live
+        self._all = rows
+        self._homes = homes
+        self._written: list[Sequence[tuple[RowKey, Home]]] = []
+        self._rows: dict[RowKey, Homes] = {}
+        self.asked = 0
+        """How many statements there were."""
+
+    def queries(self) -> Iterator[Query]:
+        for query in self._queries():
+            self.asked += 1
+            yield query
+
+    def _queries(self) -> Iterator[Query]:
+        by_table: dict[str, list[RowKey]] = defaultdict(list)
+        for row in self._all:
+            by_table[row.table].append(row)
+        # Every deletion comes before any insertion of the same table; tables do not meet
+        # in anything but foreign keys, which are deferred.
+        for table, rows in by_table.items():
+            gone = [row for row in rows if self._live.has_written(row) and self._is_changed(row)]
+            present = batched(self._present(rows))
+            first = next(present, [])
+            for chunk in chain([first] if gone or first else [], present):
+                if not self._written:
+                    yield ("SAVEPOINT change",)
+                self._written.append(chunk)
+                yield self._live.writing(table, gone if chunk is first else (), chunk)
+        if self._written:
+            yield ("SELECT synchrotron.check_constraints()",)
+
+    def _present(self, rows: Iterable[RowKey]) -> Iterator[tuple[RowKey, Home]]:
+        for row in rows:
+            if self._is_changed(row):
+                for home in self._rows[row].items():
+                    yield row, home
+
+    def _is_changed(self, row: RowKey) -> bool:
+        if row not in self._rows:
+            homes = self._homes(row)
+            if self._live.is_there(row, homes):
+                return False
+            self._rows[row] = homes
+        return True
+
+    def rows(self) -> dict[RowKey, Homes]:
+        """Those that are not so already, also such as were not reached because another failed."""
+        return {row: self._rows[row] for row in self._all if self._is_changed(row)}
+
+    def moved(self, told: Sequence[Sequence[Sequence[Any]]]) -> RowKey | None:
+        """The first row that came out in another audience, by what the statements gave."""
+        for chunk, places in zip(self._written, told[1:], strict=False):
+            if places:
+                i: int = places[0][0]
+                return chunk[i][0]
+        return None
+
+
 class Live:
     """Writes rows. `written` says where each touched row is at the beginning."""
 
@@ -65,73 +134,47 @@ class Live:
         """What was written was rolled back."""
         self._written = dict(self._at_first)
 
-    async def write(
-        self,
-        rows: Mapping[RowKey, Mapping[Audience, Values]],
-        then: Callable[[], Iterable[Query]] = tuple,
-    ) -> Violation | list[list[Any]]:
-        """Replace rows by what they are now: in one audience, in none, or (a violation) in more.
+    def change(self, rows: Iterable[RowKey], homes: Callable[[RowKey], Homes]) -> Change:
+        """Replace rows, but for those that are so already."""
+        return Change(self, rows, homes)
 
-        Nothing is written where the end state violates a constraint. Otherwise: what the
-        statements of `then` give, which are made while PostgreSQL writes and asked after it.
+    def has_written(self, row: RowKey) -> bool:
+        return self._written.get(row) is not None
+
+    def is_there(self, row: RowKey, homes: Homes) -> bool:
+        """Whether a row is as it was written already. Python's `==` takes 1, 1.0, True for one."""
+        home = self._written.get(row)
+        if home is None or len(homes) != 1:
+            return home is None and not homes
+        [(audience, values)] = homes.items()
+        same = values is home[1] or text_of(values) == text_of(home[1])
+        return audience == home[0] and same
+
+    async def violation(self, change: Change, told: Told) -> Violation | None:
+        """Why the end state is invalid, if it is; then nothing of the change is left.
+
+        By what came of it and of what was asked behind it, which is undone as well.
         """
-        changed = {
-            row: homes
-            for row, homes in rows.items()
-            if not _is_there(homes, self._written.get(row))
-        }
-        if not changed:
-            return await fetch_all(self._connection, then())
-        try:
-            told = await self._replace(changed, then)
-        except _Violated as violated:
-            await self._connection.execute(b"ROLLBACK TO SAVEPOINT change")
-            return await self._named(changed, violated)
-        for row, homes in changed.items():
-            self._written[row] = next(iter(homes.items()), None)
-        return told
+        rows = change.rows()
+        if len(told.rows) < change.asked:
+            if not isinstance(told.error, UNFIT):
+                assert told.error is not None
+                raise told.error
+            violated = _Violated(None, _message(told.error))
+        elif row := next((row for row, homes in rows.items() if len(homes) > 1), None):
+            violated = _Violated(row, _several(rows[row]))
+        elif row := change.moved(told.rows):
+            violated = _Violated(row, _MOVED)
+        elif told.error is not None:  # of what is asked after it
+            raise told.error
+        else:
+            for row, homes in rows.items():
+                self._written[row] = next(iter(homes.items()), None)
+            return None
+        await self._connection.execute(b"ROLLBACK TO SAVEPOINT change")
+        return await self._named(rows, violated)
 
-    async def _replace(
-        self,
-        rows: Mapping[RowKey, Mapping[Audience, Values]],
-        then: Callable[[], Iterable[Query]],
-    ) -> list[list[Any]]:
-        gone: dict[str, list[RowKey]] = defaultdict(list)
-        present: dict[str, list[tuple[RowKey, Home]]] = defaultdict(list)
-        for row, homes in rows.items():
-            if self._written.get(row) is not None:
-                gone[row.table].append(row)
-            present[row.table] += [(row, home) for home in homes.items()]
-        # Every deletion comes before any insertion of the same table; tables do not meet
-        # in anything but foreign keys, which are deferred.
-        written: list[Sequence[tuple[RowKey, Home]]] = []
-
-        def queries() -> Iterator[Query]:
-            yield ("SAVEPOINT change",)
-            for table, those in present.items():
-                chunks = list(batched(those)) or [[]]
-                written.extend(chunks)
-                yield self._writing(table, gone[table], chunks[0])
-                yield from (self._writing(table, (), chunk) for chunk in chunks[1:])
-            yield ("SELECT synchrotron.check_constraints()",)
-            yield from then()
-
-        try:
-            _, *told = await fetch_each(self._connection, queries())
-        except Failed as failed:
-            is_of_rows = failed.place <= len(written) + 1  # not of what is asked then
-            if is_of_rows and isinstance(failed.error, UNFIT):
-                raise _Violated(None, _message(failed.error)) from failed.error
-            raise failed.error from None
-        for row, homes in rows.items():
-            if len(homes) > 1:
-                raise _Violated(row, _several(homes))
-        for chunk, places in zip(written, told, strict=False):
-            if places:
-                raise _Violated(chunk[places[0][0]][0], _MOVED)
-        return told[len(written) + 1 :]
-
-    def _writing(
+    def writing(
         self, table: str, gone: Sequence[RowKey], present: Sequence[tuple[RowKey, Home]]
     ) -> Query:
         complete = self._installed.defaults.complete
@@ -149,9 +192,7 @@ class Live:
 
     # ---- naming the row ---------------------------------------------------------------
 
-    async def _named(
-        self, rows: Mapping[RowKey, Mapping[Audience, Values]], violated: _Violated
-    ) -> Violation:
+    async def _named(self, rows: Mapping[RowKey, Homes], violated: _Violated) -> Violation:
         """The row that violates: written one by one, to see which it is."""
         row, reason = violated.row, violated.reason
         try:
@@ -163,24 +204,24 @@ class Live:
             row, reason = found.row, found.reason
         return Violation(row or next(iter(rows)), reason)
 
-    async def _one_by_one(self, rows: Mapping[RowKey, Mapping[Audience, Values]]) -> None:
+    async def _one_by_one(self, rows: Mapping[RowKey, Homes]) -> None:
         for row in rows:
             if self._written.get(row) is not None:
-                await fetch(self._connection, *self._writing(row.table, [row], []))
+                await fetch(self._connection, *self.writing(row.table, [row], []))
         for row, homes in rows.items():
             if len(homes) > 1:
                 raise _Violated(row, _several(homes))
             for home in homes.items():
                 try:
                     async with self._connection.transaction():
-                        query = self._writing(row.table, [], [(row, home)])
+                        query = self.writing(row.table, [], [(row, home)])
                         if await fetch(self._connection, *query):
                             raise _Violated(row, _MOVED)
                 except UNFIT as error:
                     reason = error.reason if isinstance(error, _Violated) else _message(error)
                     raise _Violated(row, reason) from error
 
-    async def _dangling(self, rows: Mapping[RowKey, Mapping[Audience, Values]]) -> RowKey | None:
+    async def _dangling(self, rows: Mapping[RowKey, Homes]) -> RowKey | None:
         """The first row whose foreign key points nowhere: a written one, or one left behind."""
         written = [row for row, homes in rows.items() if homes]
         for row in written:
@@ -210,16 +251,7 @@ class Live:
                     yield f"orphans_{i}_{child.name}", child.name
 
 
-def _is_there(homes: Mapping[Audience, Values], home: Home | None) -> bool:
-    """Whether a row is as it was written already. Python's `==` takes 1, 1.0 and True for one."""
-    if home is None or len(homes) != 1:
-        return home is None and not homes
-    [(audience, values)] = homes.items()
-    same = values is home[1] or text_of(values) == text_of(home[1])
-    return audience == home[0] and same
-
-
-def _several(homes: Mapping[Audience, Values]) -> str:
+def _several(homes: Homes) -> str:
     return f"it would be in several audiences (S9): {', '.join(sorted(homes))}"
 
 

@@ -20,12 +20,13 @@ import psycopg
 from psycopg import errors
 
 from synchrotron.core.patches import Patch, Target, Values
-from synchrotron.server.database import Connection, Query, fetch_all
+from synchrotron.server.database import Connection, Query, Told, fetch_until
 from synchrotron.server.installed import Installed
 from synchrotron.server.parameters import batched
-from synchrotron.server.tables import rows_json
+from synchrotron.server.tables import WANTED, rows_json
 
 PARTS = 8
+ABOUT_ROWS = (errors.DataError, errors.IntegrityError, errors.ProgrammingError)
 
 
 class Write(NamedTuple):
@@ -37,87 +38,38 @@ class Write(NamedTuple):
     after: Values | None
 
 
-class Shadow:
-    """Tries writes as the acting user. `first_place` tells this transaction's rows apart."""
+class Tries:
+    """Writes that are tried while the next are still to be made: what PostgreSQL is asked."""
 
-    def __init__(self, connection: Connection, installed: Installed, first_place: int) -> None:
-        self._connection = connection
+    def __init__(self, installed: Installed, writes: Iterable[Write], first_place: int) -> None:
         self._installed = installed
+        self._batches = batched(writes)
         self._first_place = first_place
+        self._made: list[Write] = []
+        self.asked = 0
+        """How many statements there were."""
 
-    async def faults(self, user: str, writes: Iterable[Write]) -> dict[int, str]:
-        """What is wrong with which of the writes; all at once where nothing is.
+    @property
+    def writes(self) -> list[Write]:
+        """All of them, also those that were not reached because another one failed."""
+        self._made += chain.from_iterable(self._batches)
+        return self._made
 
-        Rows that a policy hides are found in one go. An error ends its statement and names no
-        row: its writes are divided until it is alone.
-        """
-        tried, found = await self._found(user, writes)
-        if found is not None:
-            return found
-        return {
-            at + i: fault
-            for at, some in _divided(tried)
-            for i, fault in (await self.faults(user, some)).items()
-        }
+    def queries(self) -> Iterator[Query]:
+        for query in self._queries():
+            self.asked += 1
+            yield query
 
-    async def first_fault(self, user: str, writes: Iterable[Write]) -> tuple[int, str] | None:
-        """The first of the writes with which something is wrong, and what.
-
-        PostgreSQL tries those that there are while the next are still to be made.
-        """
-        tried, found = await self._found(user, writes)
-        if found is not None:
-            return min(found.items(), default=None)
-        for at, some in _divided(tried):
-            if first := await self.first_fault(user, some):
-                return at + first[0], first[1]
-        return None
-
-    async def _found(
-        self, user: str, writes: Iterable[Write]
-    ) -> tuple[list[Write], dict[int, str] | None]:
-        """All the writes, and the faults among them; None where one of several is an error."""
-        batches = batched(writes)
-        tried = next(batches, [])
-        if not tried:
-            return [], {}
-        try:
-            return tried, await self._try(tried, batches)
-        except errors.InsufficientPrivilege:
-            fault = f"a policy forbids {user} to {tried[0].patch.op} this row"
-        except (errors.DataError, errors.IntegrityError, errors.ProgrammingError) as error:
-            fault = f"PostgreSQL cannot judge this row: {_message(error)}"
-        tried += chain.from_iterable(batches)
-        await self._connection.execute(b"ROLLBACK TO SAVEPOINT shadow")
-        return tried, {0: fault} if len(tried) == 1 else None
-
-    async def _try(self, tried: list[Write], more: Iterable[list[Write]]) -> dict[int, str]:
-        """Try these writes and those that are still to come, which are added to them."""
-
-        def queries() -> Iterator[Query]:
-            yield ("SAVEPOINT shadow",)
-            yield from self._queries(tried, self._first_place)
-            for some in more:
-                at = self._first_place + len(tried)
-                tried.extend(some)
-                yield from self._queries(some, at)
+    def _queries(self) -> Iterator[Query]:
+        for some in self._batches:
+            if not self._made:
+                yield ("SAVEPOINT shadow",)
+            place = self._first_place + len(self._made)
+            self._made += some
+            for statement, rows in self._statements(dict(enumerate(some, place))):
+                yield statement, rows_json(rows)
+        if self._made:
             yield ("ROLLBACK TO SAVEPOINT shadow",)
-
-        written = dict(chain.from_iterable(await fetch_all(self._connection, queries())))
-        faults: dict[int, str] = {}
-        for i, write in enumerate(tried):
-            place = self._first_place + i
-            if place not in written:
-                faults[i] = f"a policy forbids the user to {write.patch.op} this row"
-            elif write.after is not None and written[place] != write.target.audience:
-                faults[i] = (
-                    f"its audience_key is {written[place]}, not {write.target.audience} (S9)"
-                )
-        return faults
-
-    def _queries(self, writes: Iterable[Write], first_place: int) -> Iterator[Query]:
-        for statement, rows in self._statements(dict(enumerate(writes, first_place))):
-            yield statement, rows_json(rows)
 
     def _statements(
         self, writes: dict[int, Write]
@@ -134,9 +86,9 @@ class Shadow:
                 if w.patch.op != "insert" and w.before is not None
             ]
             if there:
-                yield f"SELECT NULL, NULL FROM synchrotron.place_{name}(%s::json)", there
-            inserted = [
-                (place, complete(name, w.after))
+                yield f"SELECT FROM synchrotron.place_{name}(%s::json)", there  # gives nothing
+            inserted: list[tuple[int, Values]] = [
+                (place, {**complete(name, w.after), WANTED: w.target.audience})
                 for place, w in here.items()
                 if w.patch.op == "insert" and w.after is not None
             ]
@@ -149,6 +101,74 @@ class Shadow:
             ]
             if deleted:
                 yield table.try_delete, deleted
+
+    def faults(self, told: Iterable[Sequence[Sequence[Any]]]) -> dict[int, str]:
+        """What is wrong with which of the writes, by what the statements gave."""
+        faults: dict[int, str] = {}
+        for place, is_hidden, audience in chain.from_iterable(told):
+            i = place - self._first_place
+            write = self._made[i]
+            faults[i] = (
+                f"a policy forbids the user to {write.patch.op} this row"
+                if is_hidden
+                else f"its audience_key is {audience}, not {write.target.audience} (S9)"
+            )
+        return faults
+
+
+class Shadow:
+    """Tries writes as the acting user. `first_place` tells this transaction's rows apart."""
+
+    def __init__(self, connection: Connection, installed: Installed, first_place: int) -> None:
+        self._connection = connection
+        self._installed = installed
+        self._first_place = first_place
+
+    def tries(self, writes: Iterable[Write]) -> Tries:
+        return Tries(self._installed, writes, self._first_place)
+
+    async def faults(self, user: str, writes: Iterable[Write]) -> dict[int, str]:
+        """What is wrong with which of the writes; all at once where nothing is.
+
+        Rows that a policy hides are found in one go. An error ends its statement and names no
+        row: its writes are divided until it is alone.
+        """
+        tries = self.tries(writes)
+        found = await self._found(user, tries, await fetch_until(self._connection, tries.queries()))
+        if found is not None:
+            return found
+        return {
+            at + i: fault
+            for at, some in _divided(tries.writes)
+            for i, fault in (await self.faults(user, some)).items()
+        }
+
+    async def first_fault(self, user: str, tries: Tries, told: Told) -> tuple[int, str] | None:
+        """The first of the writes with which something is wrong, by what came of trying them."""
+        found = await self._found(user, tries, told)
+        if found is not None:
+            return min(found.items(), default=None)
+        for at, some in _divided(tries.writes):
+            part = self.tries(some)
+            told = await fetch_until(self._connection, part.queries())
+            if first := await self.first_fault(user, part, told):
+                return at + first[0], first[1]
+        return None
+
+    async def _found(self, user: str, tries: Tries, told: Told) -> dict[int, str] | None:
+        """The faults among the writes; None where one of several is an error."""
+        if len(told.rows) >= tries.asked:
+            return tries.faults(told.rows[: tries.asked])
+        writes, error = tries.writes, told.error
+        if isinstance(error, errors.InsufficientPrivilege):
+            fault = f"a policy forbids {user} to {writes[0].patch.op} this row"
+        elif isinstance(error, ABOUT_ROWS):
+            fault = f"PostgreSQL cannot judge this row: {_message(error)}"
+        else:
+            assert error is not None
+            raise error
+        await self._connection.execute(b"ROLLBACK TO SAVEPOINT shadow")
+        return {0: fault} if len(writes) == 1 else None
 
 
 def _divided(writes: Sequence[Write]) -> Iterator[tuple[int, Sequence[Write]]]:
@@ -169,7 +189,8 @@ def _by_columns(
     for place, write in writes:
         if write.patch.op == "update":
             values: dict[str, Any] = write.patch.values
-            groups[tuple(sorted(values))].append((place, values))
+            row = {**values, WANTED: write.target.audience}
+            groups[tuple(sorted(values))].append((place, row))
     return groups.items()
 
 

@@ -25,7 +25,8 @@ from synchrotron.server.parameters import json_text
 PLACE = "synchrotron_place"
 """The column by which rows of one statement are told apart."""
 WANTED = "synchrotron_audience"
-"""The audience that a row is expected to have."""
+"""The audience that a row is expected to have. In the shadow only rows that are inserted to try
+that have one: those that were placed there are found by an index over the others."""
 
 
 def quoted(name: str) -> str:
@@ -50,29 +51,41 @@ class ServerTable:
 
     # ---- statements of the acting user, in the shadow --------------------------------
 
+    # They give the places of the rows that came out otherwise than they should: whether a policy
+    # hides such a row, so that it was passed over, and in which audience it is.
+
     @cached_property
     def try_insert(self) -> str:
         names = [column.name for column in self.table.columns]
         return (
-            f"INSERT INTO {self.shadow} ({PLACE}, {listed(names)}) "
-            f"SELECT r.{PLACE}, {self._values(names)} FROM {self._rows('%s', names)} "
-            f"RETURNING {PLACE}, {AUDIENCE}"
+            f"WITH tried AS (INSERT INTO {self.shadow} ({PLACE}, {WANTED}, {listed(names)}) "
+            f"SELECT r.{PLACE}, r.{WANTED}, {self._values(names)} "
+            f"FROM {self._rows('%s', names, wanted=True)} "
+            f"RETURNING {PLACE}, {WANTED}, {AUDIENCE}) "
+            f"SELECT {PLACE}, false, {AUDIENCE} FROM tried "
+            f"WHERE {AUDIENCE} IS DISTINCT FROM {WANTED}"
         )
 
     def try_update(self, names: Sequence[str]) -> str:
-        changes = [f"{PLACE} = r.{PLACE}"]
-        changes += [f"{quoted(name)} = {self._value(name)}" for name in names]
-        return (
-            f"UPDATE {self.shadow} AS t SET {', '.join(changes)} "
-            f"FROM {self._rows('%s', names)} WHERE t.{PLACE} = r.{PLACE} "
-            f"RETURNING t.{PLACE}, t.{AUDIENCE}"
+        changes = ", ".join(f"{quoted(name)} = {self._value(name)}" for name in names)
+        return self._trying(
+            f"UPDATE {self.shadow} AS t SET {changes or f'{PLACE} = r.{PLACE}'} FROM r", names
         )
 
     @cached_property
     def try_delete(self) -> str:
+        return self._trying(f"DELETE FROM {self.shadow} AS t USING r", ())
+
+    def _trying(self, statement: str, names: Iterable[str]) -> str:
+        """Of rows that were placed there: each is passed over if a policy hides it."""
         return (
-            f"DELETE FROM {self.shadow} AS t USING {self._rows('%s', ())} "
-            f"WHERE t.{PLACE} = r.{PLACE} RETURNING t.{PLACE}, t.{AUDIENCE}"
+            f"WITH r AS MATERIALIZED (SELECT * FROM {self._rows('%s', names, wanted=True)}), "
+            f"tried AS ({statement} WHERE t.{PLACE} = r.{PLACE} AND t.{WANTED} IS NULL "
+            f"RETURNING t.{PLACE}, t.{AUDIENCE}) "
+            f"SELECT r.{PLACE}, w.{PLACE} IS NULL, w.{AUDIENCE} "
+            f"FROM r LEFT JOIN tried AS w ON w.{PLACE} = r.{PLACE} "
+            f"WHERE w.{PLACE} IS NULL OR w.{AUDIENCE} IS DISTINCT FROM "
+            f"coalesce(r.{WANTED}, w.{AUDIENCE})"
         )
 
     # ---- statements of the owner, in functions ----------------------------------------

@@ -27,7 +27,7 @@ from synchrotron.core.ids import ActionId, Audience, ClientId
 from synchrotron.core.messages import Denied, Invalid, RowPatch, SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target, Values
 from synchrotron.server.brought import Brought, Proposed
-from synchrotron.server.database import Connection, Query, fetch
+from synchrotron.server.database import Connection, Query, fetch, fetch_until
 from synchrotron.server.form import audience_fault
 from synchrotron.server.history import History, Place
 from synchrotron.server.installed import Installed
@@ -80,6 +80,14 @@ class Fault(NamedTuple):
 
     row: RowKey | None
     reason: str
+
+
+class Written(NamedTuple):
+    """What came of writing the end state of a set."""
+
+    violation: Violation | None
+    stored: Row | None
+    """What the statement that stores it all gave, if that was asked."""
 
 
 class Trial(NamedTuple):
@@ -212,13 +220,14 @@ class Judgement:
         stored: Row | None = None
         sets = [(), *self._sets(actions, one_by_one)]
         for i, actions_of_set in enumerate(sets, 1):
-            if refused := await self._stage_set(actions_of_set):
-                return Trial(denied, refused, violations, None)
             finish: Callable[[], Query] | None = None
             if storing and i == len(sets) and (one_by_one or not any(violations)):
                 finish = partial(storing, frozenset(self._denied | denied))
-            violation, stored = await self._write(finish)
-            violations.append(violation)
+            came = await self._judge_set(actions_of_set, finish)
+            if isinstance(came, Refused):
+                return Trial(denied, came, violations, None)
+            violations.append(came.violation)
+            stored = came.stored
         return Trial(denied, None, violations, stored)
 
     def _sets(
@@ -245,36 +254,6 @@ class Judgement:
         self._rights.clear()
         await self._connection.execute(b"ROLLBACK TO SAVEPOINT judgement")
 
-    async def _write(
-        self, finish: Callable[[], Query] | None
-    ) -> tuple[Violation | None, Row | None]:
-        """Bring the tables to the present end state, if that is valid.
-
-        Then ask the last statement of all, which is made while the tables are written, and give
-        its row.
-        """
-        if not self._unwritten and finish is None:
-            return None, None
-        if violation := self._split():
-            return violation, None
-        tables = {row.table for row in self._unwritten}
-        self._written_tables |= tables
-
-        def then() -> Iterator[Query]:
-            if not tables.isdisjoint(self._installed.audience_tables):
-                yield ("SELECT synchrotron.note_members()",)
-            if finish is not None:
-                yield finish()
-
-        told = await self._live.write(
-            {row: self._history.homes(row) for row in self._unwritten}, then
-        )
-        if isinstance(told, Violation):
-            return told, None
-        self._unwritten.clear()
-        self._rights.clear()
-        return None, told[-1][0] if finish is not None else None
-
     def _split(self) -> Violation | None:
         """No replica could hold one key twice, not even between two actions (S9)."""
         for row in self._unwritten:
@@ -286,32 +265,62 @@ class Judgement:
 
     # ---- actions ------------------------------------------------------------------
 
-    async def _stage_set(self, actions: Sequence[SentAction]) -> Refused | None:
-        """Judge and stage actions between which no right changes; the first that is denied."""
-        declared = [audience for sent in actions for audience in sent.record.audiences or ()]
-        await self._read_rights(
-            dict.fromkeys(patch.audience for sent in actions for patch in sent.patches)
-            | dict.fromkeys(declared)
-        )
-        writes: list[Write] = []
+    async def _judge_set(
+        self, actions: Sequence[SentAction], finish: Callable[[], Query] | None
+    ) -> Refused | Written:
+        """Judge actions between which no right changes, and bring the tables to the end state.
+
+        Then ask the last statement of all. It is one round trip: each of these is made while
+        PostgreSQL is at those before it, and all are rolled back where one is in vain.
+        """
+        if not actions and not self._unwritten and finish is None:
+            return Written(None, None)
+        await self._read_rights(_audiences_of(actions))
         authors: list[ActionId] = []
-        faults: list[Refused] = []
+        refused: list[Refused] = []
+        tries = self._shadow.tries(self._stage_set(actions, authors, refused))
+        split: Violation | None = None
+        change = self._live.change(self._unwritten, self._history.homes)
 
-        def tried() -> Iterator[Write]:
-            for sent in actions:
-                done = len(writes)
-                fault = self._action_fault(sent) or self._stage_action(sent, writes)
-                made = writes[done:]
-                authors.extend([sent.record.id] * len(made))
-                yield from made
-                if fault is not None:
-                    faults.append(Refused(Denied, sent.record.id, *fault))
-                    return
+        def queries() -> Iterator[Query]:
+            nonlocal split
+            yield from tries.queries()
+            if refused or (split := self._split()):
+                return
+            yield from change.queries()
+            tables = {row.table for row in self._unwritten}
+            self._written_tables |= tables
+            if not tables.isdisjoint(self._installed.audience_tables):
+                yield ("SELECT synchrotron.note_members()",)
+            if finish is not None:
+                yield finish()
 
-        if first := await self._shadow.first_fault(self._upload.user, tried()):
+        told = await fetch_until(self._connection, queries())
+        if first := await self._shadow.first_fault(self._upload.user, tries, told):
             i, reason = first
-            return Refused(Denied, authors[i], writes[i].target.row, reason)
-        return faults[0] if faults else None
+            return Refused(Denied, authors[i], tries.writes[i].target.row, reason)
+        if refused:
+            return refused[0]
+        if split:
+            return Written(split, None)
+        if violation := await self._live.violation(change, told.after(tries.asked)):
+            return Written(violation, None)
+        self._unwritten.clear()
+        self._rights.clear()
+        return Written(None, told.rows[-1][0] if finish is not None else None)
+
+    def _stage_set(
+        self, actions: Sequence[SentAction], authors: list[ActionId], refused: list[Refused]
+    ) -> Iterator[Write]:
+        """Stage actions, until one is denied. Gives the writes by which each is to be judged."""
+        for sent in actions:
+            writes: list[Write] = []
+            fault = self._action_fault(sent) or self._stage_action(sent, writes)
+            authors.extend([sent.record.id] * len(writes))
+            yield from writes
+            if fault is not None:
+                refused.append(Refused(Denied, sent.record.id, *fault))
+                return
 
     def _action_fault(self, sent: SentAction) -> Fault | None:
         """What denies an action before its rows are looked at."""
@@ -470,3 +479,12 @@ class Judgement:
         if sent.op is None and not self._history.has_patch(Place(action.order_key, target)):
             return "there is no such patch to remove"
         return self._write_fault(action.audiences, target.audience)
+
+
+def _audiences_of(actions: Iterable[SentAction]) -> Iterable[Audience]:
+    """Those in which the actions may write by what they say, each once."""
+    found: dict[Audience, None] = {}
+    for sent in actions:
+        found |= dict.fromkeys(sent.record.audiences or ())
+        found |= {patch.audience: None for patch in sent.patches}
+    return found
