@@ -6,6 +6,7 @@ SYNCHROTRON_SEED       where all randomness starts; drawn afresh if unset, print
 
 import os
 import secrets
+import signal
 from importlib.metadata import version
 
 import apsw
@@ -31,6 +32,10 @@ settings.load_profile("synchrotron")
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = SEED
+    # What a shell runs in the background ignores Ctrl-C, and so would all programs that are
+    # started and interrupted here.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
