@@ -144,7 +144,7 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H5: what fails behind the rows is blamed on one of them",
         "server/live.py",
-        "        if len(told.rows) < change.asked:\n",
+        "        if len(told.rows) < change.queries.count:\n",
         "        if told.error is not None:\n",
         "tests/postgres/test_storing.py",
     ),
@@ -159,8 +159,8 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H1: of many actions another one than the first is named",
         "server/shadow.py",
-        "for at, some in _divided(tries.writes):\n",
-        "for at, some in reversed(list(_divided(tries.writes))):\n",
+        "for at, some in _divided(tries.all_writes()):\n",
+        "for at, some in reversed(list(_divided(tries.all_writes()))):\n",
         "tests/postgres/test_many.py",
     ),
     ServerMutant(
@@ -215,8 +215,8 @@ SERVER_MUTANTS = (
     ServerMutant(
         "S9: the message says which audience a row is in",
         "server/tables.py",
-        "WHERE {AUDIENCE} IS DISTINCT FROM {WANTED}",
-        "WHERE {AUDIENCE} IS NULL",
+        "WHERE w.{AUDIENCE} IS DISTINCT FROM r.{WANTED}",
+        "WHERE w.{AUDIENCE} IS NULL",
         "tests/testing/test_rights.py::test_a_forged_audience_is_denied",
     ),
     ServerMutant(
@@ -227,9 +227,16 @@ SERVER_MUTANTS = (
         "tests/testing/test_rights.py::test_a_forged_audience_is_denied",
     ),
     ServerMutant(
+        "H6: an error of many writes together ends their upload",
+        "server/upload.py",
+        "        if tries.broke_off(told):",
+        "        if False:",
+        POLICIES + "test_a_write_that_a_policy_allows_is_stored_whatever_it_says_of_others",
+    ),
+    ServerMutant(
         "H5: what was told of the tries counts for the rows",
         "server/upload.py",
-        "told.after(tries.asked)",
+        "told.after(tries.queries.count)",
         "told",
         "tests/postgres/test_many.py",
     ),

@@ -5,7 +5,17 @@ from tests.postgres.bridge import Served
 from tests.postgres.cluster import drop_database, execute, new_database
 from tests.postgres.conftest import Serve
 from tests.postgres.twin import described
-from tests.testing.by_hand import APP, P1, Clock, File, create_project, insert
+from tests.testing.by_hand import (
+    APP,
+    P1,
+    Clock,
+    File,
+    create_project,
+    delete,
+    insert,
+    membership,
+    update,
+)
 
 from synchrotron.core.messages import Denied, RowPatch, SentAction
 from synchrotron.server.install import install
@@ -137,3 +147,44 @@ def test_memberships_that_a_function_reads_count_before_each_action() -> None:
     drop_database(database)
     assert isinstance(answer, Denied), answer
     assert answer.action_id == late.record.id
+
+
+ASKED_OF_A_ROW = {
+    "by each statement of its own rows": (
+        "CREATE POLICY few ON item AS RESTRICTIVE FOR UPDATE USING (100 / n >= 0)"
+    ),
+    "alone": (
+        "CREATE SEQUENCE asked MINVALUE 0; GRANT ALL ON SEQUENCE asked TO PUBLIC;"
+        "CREATE FUNCTION is_alone() RETURNS boolean LANGUAGE plpgsql AS $$"
+        " DECLARE this bigint := 1e6 * extract(epoch FROM statement_timestamp());"
+        " BEGIN RETURN (SELECT 1 / (last_value <> this)::int FROM public.asked) = 1"
+        " AND setval('public.asked', this) = this; END $$;"
+        "CREATE POLICY few ON item AS RESTRICTIVE FOR INSERT WITH CHECK (is_alone())"
+    ),
+    "with all of its columns": (
+        "CREATE POLICY few ON item AS RESTRICTIVE FOR UPDATE"
+        " USING (jsonb_strip_nulls(to_jsonb(item)) = to_jsonb(item))"
+    ),
+}
+
+
+@pytest.mark.spec("H6")
+@pytest.mark.parametrize("how", ASKED_OF_A_ROW)
+def test_a_write_that_a_policy_allows_is_stored_whatever_it_says_of_others(
+    serve: Serve, how: str
+) -> None:
+    """An error of some writes together is none of theirs, and takes no row along."""
+    server = serve(described(APP, given=False, policies=ASKED_OF_A_ROW[how]), clock=Clock())
+    file = File(server, "alice", "a")  # type: ignore[arg-type]
+    file.ok(create_project(file, 1, "p1", "alice"))
+    file.ok(file.action(2, insert("one", 1, place=1)), file.action(3, insert("zero", 0)))
+    file.ok(
+        file.action(9, membership("p1-bob", "p1", "bob")),  # after which a new set begins
+        file.action(10, insert("x", 1), insert("z", 1)),
+        file.action(11, update("one", n=2), delete("zero")),
+        file.action(12, insert("y", 1)),
+    )
+    rows = execute(server.database, "SELECT id, n FROM public.item ORDER BY id")
+    assert rows == [("one", 2), ("x", 1), ("y", 1), ("z", 1)]
+    members = execute(server.database, "SELECT id FROM public.project_member ORDER BY id")
+    assert ("p1-bob",) in members

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from itertools import takewhile
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -176,6 +176,20 @@ Query: TypeAlias = tuple[Any, ...]
 """A statement and its parameters."""
 
 
+class Asking:
+    """Statements that are made one after another, as they are asked."""
+
+    def __init__(self, queries: Iterable[Query]) -> None:
+        self._queries = queries
+        self.count = 0
+        """How many were asked."""
+
+    def __iter__(self) -> Iterator[Query]:
+        for query in self._queries:
+            self.count += 1
+            yield query
+
+
 class Told(NamedTuple):
     """What statements gave, up to the first that failed, and its error."""
 
@@ -187,20 +201,12 @@ class Told(NamedTuple):
         return Told(self.rows[count:], self.error)
 
 
-async def fetch_all(connection: Connection, queries: Iterable[Query]) -> list[list[Any]]:
+async def fetch_until(connection: Connection, queries: Iterable[Query]) -> Told:
     """What several statements give, in one round trip; [] for one that gives no rows.
 
     PostgreSQL begins with the first while the next is still to be made: let `queries` make
-    them one after another where that takes its time.
+    them one after another where that takes its time. None follows one that fails.
     """
-    rows, error = await fetch_until(connection, queries)
-    if error:
-        raise error
-    return rows
-
-
-async def fetch_until(connection: Connection, queries: Iterable[Query]) -> Told:
-    """The same, and what came before an error."""
     cursors: list[Any] = []
     error: psycopg.Error | None = None
     try:
@@ -216,6 +222,14 @@ async def fetch_until(connection: Connection, queries: Iterable[Query]) -> Told:
         cursors = list(takewhile(lambda cursor: cursor.pgresult is not None, cursors))
     rows = [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
     return Told(rows, error)
+
+
+async def fetch_all(connection: Connection, queries: Iterable[Query]) -> list[list[Any]]:
+    """The same of statements that do not fail. Raises the error of one that does."""
+    rows, error = await fetch_until(connection, queries)
+    if error:
+        raise error
+    return rows
 
 
 async def fetch(connection: Connection, statement: str, *parameters: Any) -> list[Any]:

@@ -20,7 +20,7 @@ from synchrotron.app.schema import Schema, read_schema
 from synchrotron.errors import InstallationError
 from synchrotron.server.adoption import Adopted, Adoption, existing
 from synchrotron.server.roles import OWNER, take_roles
-from synchrotron.server.tables import PLACE, WANTED, ServerTable, listed, quoted, server_statement
+from synchrotron.server.tables import PLACE, ServerTable, listed, quoted, server_statement
 
 POSTGRESQL_MIN = 150000
 _MINE = "synchrotron: from App(policies=…)"
@@ -244,8 +244,8 @@ class _Installation:
                 self._execute(
                     f"ALTER TABLE {table.shadow} ALTER {quoted(column.name)} DROP NOT NULL"
                 )
-            self._execute(f"ALTER TABLE {table.shadow} ADD {PLACE} bigint, ADD {WANTED} text")
-            self._execute(f"CREATE INDEX ON {table.shadow} ({PLACE}) WHERE {WANTED} IS NULL")
+            self._execute(f"ALTER TABLE {table.shadow} ADD {PLACE} bigint")
+            self._execute(f"CREATE INDEX ON {table.shadow} ({PLACE}) WHERE {PLACE} > 0")
             self._execute(f"ALTER TABLE {table.shadow} ENABLE ROW LEVEL SECURITY")
 
     # ---- policies ---------------------------------------------------------------------

@@ -18,7 +18,7 @@ from psycopg import errors
 from synchrotron.core.canonical import text_of
 from synchrotron.core.ids import Audience
 from synchrotron.core.patches import RowKey, Values
-from synchrotron.server.database import Connection, Query, Told, fetch
+from synchrotron.server.database import Asking, Connection, Query, Told, fetch
 from synchrotron.server.installed import Installed
 from synchrotron.server.parameters import batched
 from synchrotron.server.tables import WANTED, rows_json
@@ -53,7 +53,7 @@ _MOVED = "a row does not move to another audience (A11)"
 
 
 class Change:
-    """Rows that are replaced by what they are now: what PostgreSQL is asked.
+    """Rows that are replaced by what they are now.
 
     `homes` gives the audiences in which a row is now: one, none, or (a violation) more.
     """
@@ -64,15 +64,9 @@ class Change:
         self._live = live
         self._all = rows
         self._homes = homes
-        self._written: list[Sequence[tuple[RowKey, Home]]] = []
+        self._chunks: list[Sequence[tuple[RowKey, Home]]] = []
         self._rows: dict[RowKey, Homes] = {}
-        self.asked = 0
-        """How many statements there were."""
-
-    def queries(self) -> Iterator[Query]:
-        for query in self._queries():
-            self.asked += 1
-            yield query
+        self.queries = Asking(self._queries())
 
     def _queries(self) -> Iterator[Query]:
         by_table: dict[str, list[RowKey]] = defaultdict(list)
@@ -85,11 +79,11 @@ class Change:
             present = batched(self._present(rows))
             first = next(present, [])
             for chunk in chain([first] if gone or first else [], present):
-                if not self._written:
+                if not self._chunks:
                     yield ("SAVEPOINT change",)
-                self._written.append(chunk)
+                self._chunks.append(chunk)
                 yield self._live.writing(table, gone if chunk is first else (), chunk)
-        if self._written:
+        if self._chunks:
             yield ("SELECT synchrotron.check_constraints()",)
 
     def _present(self, rows: Iterable[RowKey]) -> Iterator[tuple[RowKey, Home]]:
@@ -106,13 +100,13 @@ class Change:
             self._rows[row] = homes
         return True
 
-    def rows(self) -> dict[RowKey, Homes]:
+    def all_rows(self) -> dict[RowKey, Homes]:
         """Those that are not so already, also such as were not reached because another failed."""
         return {row: self._rows[row] for row in self._all if self._is_changed(row)}
 
     def moved(self, told: Sequence[Sequence[Sequence[Any]]]) -> RowKey | None:
         """The first row that came out in another audience, by what the statements gave."""
-        for chunk, places in zip(self._written, told[1:], strict=False):
+        for chunk, places in zip(self._chunks, told[1:], strict=False):
             if places:
                 i: int = places[0][0]
                 return chunk[i][0]
@@ -155,8 +149,8 @@ class Live:
 
         By what came of it and of what was asked behind it, which is undone as well.
         """
-        rows = change.rows()
-        if len(told.rows) < change.asked:
+        rows = change.all_rows()
+        if len(told.rows) < change.queries.count:
             if not isinstance(told.error, UNFIT):
                 assert told.error is not None
                 raise told.error

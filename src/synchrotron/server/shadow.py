@@ -20,7 +20,7 @@ import psycopg
 from psycopg import errors
 
 from synchrotron.core.patches import Patch, Target, Values
-from synchrotron.server.database import Connection, Query, Told, fetch_until
+from synchrotron.server.database import Asking, Connection, Query, Told, fetch_until
 from synchrotron.server.installed import Installed
 from synchrotron.server.parameters import batched
 from synchrotron.server.tables import WANTED, rows_json
@@ -39,33 +39,26 @@ class Write(NamedTuple):
 
 
 class Tries:
-    """Writes that are tried while the next are still to be made: what PostgreSQL is asked."""
+    """Writes that are tried while the next are still to be made."""
 
     def __init__(self, installed: Installed, writes: Iterable[Write], first_place: int) -> None:
         self._installed = installed
         self._batches = batched(writes)
         self._first_place = first_place
         self._made: list[Write] = []
-        self.asked = 0
-        """How many statements there were."""
+        self.queries = Asking(self._queries())
 
-    @property
-    def writes(self) -> list[Write]:
-        """All of them, also those that were not reached because another one failed."""
+    def all_writes(self) -> list[Write]:
+        """Also those that were not made yet because another one failed: they are made now."""
         self._made += chain.from_iterable(self._batches)
         return self._made
 
-    def queries(self) -> Iterator[Query]:
-        for query in self._queries():
-            self.asked += 1
-            yield query
-
     def _queries(self) -> Iterator[Query]:
         for some in self._batches:
-            if not self._made:
-                yield ("SAVEPOINT shadow",)
             place = self._first_place + len(self._made)
             self._made += some
+            if place == self._first_place:
+                yield ("SAVEPOINT shadow",)
             for statement, rows in self._statements(dict(enumerate(some, place))):
                 yield statement, rows_json(rows)
         if self._made:
@@ -102,10 +95,14 @@ class Tries:
             if deleted:
                 yield table.try_delete, deleted
 
-    def faults(self, told: Iterable[Sequence[Sequence[Any]]]) -> dict[int, str]:
-        """What is wrong with which of the writes, by what the statements gave."""
+    def broke_off(self, told: Told) -> bool:
+        """Whether one of the statements failed, by what came of them and of those behind them."""
+        return len(told.rows) < self.queries.count
+
+    def faults(self, told: Told) -> dict[int, str]:
+        """What is wrong with which of the writes, where none of the statements failed."""
         faults: dict[int, str] = {}
-        for place, is_hidden, audience in chain.from_iterable(told):
+        for place, is_hidden, audience in chain.from_iterable(told.rows[: self.queries.count]):
             i = place - self._first_place
             write = self._made[i]
             faults[i] = (
@@ -127,39 +124,46 @@ class Shadow:
     def tries(self, writes: Iterable[Write]) -> Tries:
         return Tries(self._installed, writes, self._first_place)
 
-    async def faults(self, user: str, writes: Iterable[Write]) -> dict[int, str]:
+    async def faults(self, user: str, writes: Sequence[Write]) -> dict[int, str]:
         """What is wrong with which of the writes; all at once where nothing is.
 
         Rows that a policy hides are found in one go. An error ends its statement and names no
         row: its writes are divided until it is alone.
         """
+        if not writes:
+            return {}
         tries = self.tries(writes)
-        found = await self._found(user, tries, await fetch_until(self._connection, tries.queries()))
+        told = await fetch_until(self._connection, tries.queries)
+        found = await self._found(user, tries, told)
         if found is not None:
             return found
         return {
             at + i: fault
-            for at, some in _divided(tries.writes)
+            for at, some in _divided(writes)
             for i, fault in (await self.faults(user, some)).items()
         }
 
     async def first_fault(self, user: str, tries: Tries, told: Told) -> tuple[int, str] | None:
-        """The first of the writes with which something is wrong, by what came of trying them."""
+        """The first of the writes with which something is wrong, by what came of trying them.
+
+        None also where they are an error together and none of them is one alone: a policy may
+        have been asked of a row that another statement wrote.
+        """
         found = await self._found(user, tries, told)
         if found is not None:
             return min(found.items(), default=None)
-        for at, some in _divided(tries.writes):
+        for at, some in _divided(tries.all_writes()):
             part = self.tries(some)
-            told = await fetch_until(self._connection, part.queries())
-            if first := await self.first_fault(user, part, told):
+            told_of_it = await fetch_until(self._connection, part.queries)
+            if first := await self.first_fault(user, part, told_of_it):
                 return at + first[0], first[1]
         return None
 
     async def _found(self, user: str, tries: Tries, told: Told) -> dict[int, str] | None:
         """The faults among the writes; None where one of several is an error."""
-        if len(told.rows) >= tries.asked:
-            return tries.faults(told.rows[: tries.asked])
-        writes, error = tries.writes, told.error
+        if not tries.broke_off(told):
+            return tries.faults(told)
+        writes, error = tries.all_writes(), told.error
         if isinstance(error, errors.InsufficientPrivilege):
             fault = f"a policy forbids {user} to {writes[0].patch.op} this row"
         elif isinstance(error, ABOUT_ROWS):

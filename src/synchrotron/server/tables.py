@@ -23,10 +23,10 @@ from synchrotron.core.patches import Values
 from synchrotron.server.parameters import json_text
 
 PLACE = "synchrotron_place"
-"""The column by which rows of one statement are told apart."""
+"""The column by which rows of one statement are told apart. In the shadow a row that is placed
+there to be written has a positive one; one that is inserted has it negative, and is in no index."""
 WANTED = "synchrotron_audience"
-"""The audience that a row is expected to have. In the shadow only rows that are inserted to try
-that have one: those that were placed there are found by an index over the others."""
+"""The audience that a row is expected to have."""
 
 
 def quoted(name: str) -> str:
@@ -58,12 +58,12 @@ class ServerTable:
     def try_insert(self) -> str:
         names = [column.name for column in self.table.columns]
         return (
-            f"WITH tried AS (INSERT INTO {self.shadow} ({PLACE}, {WANTED}, {listed(names)}) "
-            f"SELECT r.{PLACE}, r.{WANTED}, {self._values(names)} "
-            f"FROM {self._rows('%s', names, wanted=True)} "
-            f"RETURNING {PLACE}, {WANTED}, {AUDIENCE}) "
-            f"SELECT {PLACE}, false, {AUDIENCE} FROM tried "
-            f"WHERE {AUDIENCE} IS DISTINCT FROM {WANTED}"
+            f"WITH r AS MATERIALIZED (SELECT * FROM {self._rows('%s', names, wanted=True)}), "
+            f"tried AS (INSERT INTO {self.shadow} ({PLACE}, {listed(names)}) "
+            f"SELECT -r.{PLACE}, {self._values(names)} FROM r RETURNING {PLACE}, {AUDIENCE}) "
+            f"SELECT r.{PLACE}, false, w.{AUDIENCE} "
+            f"FROM r JOIN tried AS w ON w.{PLACE} = -r.{PLACE} "
+            f"WHERE w.{AUDIENCE} IS DISTINCT FROM r.{WANTED}"
         )
 
     def try_update(self, names: Sequence[str]) -> str:
@@ -77,10 +77,15 @@ class ServerTable:
         return self._trying(f"DELETE FROM {self.shadow} AS t USING r", ())
 
     def _trying(self, statement: str, names: Iterable[str]) -> str:
-        """Of rows that were placed there: each is passed over if a policy hides it."""
+        """Of rows that were placed before: one that a policy hides is passed over.
+
+        They are found by the index. A join might read all that were placed, and then policies are
+        asked of rows that this statement does not write.
+        """
         return (
             f"WITH r AS MATERIALIZED (SELECT * FROM {self._rows('%s', names, wanted=True)}), "
-            f"tried AS ({statement} WHERE t.{PLACE} = r.{PLACE} AND t.{WANTED} IS NULL "
+            f"tried AS ({statement} WHERE t.{PLACE} = r.{PLACE} AND t.{PLACE} > 0 "
+            f"AND t.{PLACE} = ANY (ARRAY(SELECT {PLACE} FROM r)) "
             f"RETURNING t.{PLACE}, t.{AUDIENCE}) "
             f"SELECT r.{PLACE}, w.{PLACE} IS NULL, w.{AUDIENCE} "
             f"FROM r LEFT JOIN tried AS w ON w.{PLACE} = r.{PLACE} "

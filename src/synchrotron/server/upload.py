@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any, NamedTuple, TypeAlias
 
 from synchrotron.core.clock import OrderKey
@@ -31,7 +31,7 @@ from synchrotron.server.database import Connection, Query, fetch, fetch_until
 from synchrotron.server.form import audience_fault
 from synchrotron.server.history import History, Place
 from synchrotron.server.installed import Installed
-from synchrotron.server.live import Live, Violation
+from synchrotron.server.live import Change, Live, Violation
 from synchrotron.server.shadow import Shadow, Write
 from synchrotron.server.touched import Stored
 
@@ -271,23 +271,21 @@ class Judgement:
         """Judge actions between which no right changes, and bring the tables to the end state.
 
         Then ask the last statement of all. It is one round trip: each of these is made while
-        PostgreSQL is at those before it, and all are rolled back where one is in vain.
+        PostgreSQL is at those before it. What was done behind a fault is in vain, and is there
+        until it is rolled back with the upload.
         """
         if not actions and not self._unwritten and finish is None:
             return Written(None, None)
         await self._read_rights(_audiences_of(actions))
         authors: list[ActionId] = []
         refused: list[Refused] = []
-        tries = self._shadow.tries(self._stage_set(actions, authors, refused))
         split: Violation | None = None
-        change = self._live.change(self._unwritten, self._history.homes)
 
-        def queries() -> Iterator[Query]:
+        def rest(change: Change) -> Iterator[Query]:
             nonlocal split
-            yield from tries.queries()
             if refused or (split := self._split()):
                 return
-            yield from change.queries()
+            yield from change.queries
             tables = {row.table for row in self._unwritten}
             self._written_tables |= tables
             if not tables.isdisjoint(self._installed.audience_tables):
@@ -295,15 +293,22 @@ class Judgement:
             if finish is not None:
                 yield finish()
 
-        told = await fetch_until(self._connection, queries())
+        tries = self._shadow.tries(self._stage_set(actions, authors, refused))
+        change = self._live.change(self._unwritten, self._history.homes)
+        told = await fetch_until(self._connection, chain(tries.queries, rest(change)))
         if first := await self._shadow.first_fault(self._upload.user, tries, told):
             i, reason = first
-            return Refused(Denied, authors[i], tries.writes[i].target.row, reason)
+            return Refused(Denied, authors[i], tries.all_writes()[i].target.row, reason)
         if refused:
             return refused[0]
+        if tries.broke_off(told):  # and yet nothing is wrong with any of them
+            change = self._live.change(self._unwritten, self._history.homes)
+            told = await fetch_until(self._connection, rest(change))
+        else:
+            told = told.after(tries.queries.count)
         if split:
             return Written(split, None)
-        if violation := await self._live.violation(change, told.after(tries.asked)):
+        if violation := await self._live.violation(change, told):
             return Written(violation, None)
         self._unwritten.clear()
         self._rights.clear()
