@@ -178,7 +178,7 @@ class ServerError(SynchrotronError):
 
 
 class InstallationError(ServerError):
-    """An application cannot be installed into a database; nothing was changed."""
+    """An application cannot be installed into a database or served from it; nothing was changed."""
 
 
 class SyncError(SynchrotronError):

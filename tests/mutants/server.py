@@ -165,9 +165,9 @@ SERVER_MUTANTS = (
     ),
     ServerMutant(
         "H6: the shadow has no row level security",
-        "server/install.py",
-        'f"ALTER TABLE {table.shadow} ENABLE ROW LEVEL SECURITY"',
-        'f"ALTER TABLE {table.shadow} DISABLE ROW LEVEL SECURITY"',
+        "server/tables.py",
+        'f"ALTER TABLE {self.shadow} ENABLE ROW LEVEL SECURITY"',
+        'f"ALTER TABLE {self.shadow} DISABLE ROW LEVEL SECURITY"',
         FIRST_HOUR + "test_a_stricter_policy_parks_one_action_and_the_rest_goes_on",
     ),
     ServerMutant(

@@ -1,5 +1,6 @@
 """An installation does all or nothing, may be repeated, and says what is in its way."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from tests.postgres.todo import AUDIENCES, OWNERS_EDIT, SCHEMA
 from synchrotron import App
 from synchrotron.errors import InstallationError
 from synchrotron.server.install import install
+from synchrotron.server.postgres import PostgresAuthority
 
 PRIORITY = "ALTER TABLE todo ADD COLUMN priority INTEGER NOT NULL DEFAULT 3"
 TAGS = """
@@ -38,6 +40,31 @@ def test_an_installation_can_be_repeated(database: str) -> None:
     before = catalogue(database)
     assert install(app(), database).migrations == 0
     assert catalogue(database) == before
+
+
+def test_a_server_works_with_what_its_own_version_installed(database: str) -> None:
+    """Functions of another version would refuse whatever comes, and replicas believe it."""
+    install(app(), database)
+    asyncio.run(opened(database))
+    execute(database, "UPDATE synchrotron.application SET fingerprint = 'of another version'")
+    with pytest.raises(InstallationError, match="another version of Synchrotron"):
+        asyncio.run(opened(database))
+    install(app(), database)
+    asyncio.run(opened(database))
+
+
+def test_a_database_from_before_fingerprints_can_be_installed_anew(database: str) -> None:
+    install(app(), database)
+    execute(database, "ALTER TABLE synchrotron.application DROP fingerprint")
+    with pytest.raises(InstallationError, match="synchrotron install"):
+        asyncio.run(opened(database))
+    install(app(), database)
+    asyncio.run(opened(database))
+
+
+async def opened(database: str) -> None:
+    async with PostgresAuthority(database):
+        pass
 
 
 def catalogue(database: str) -> list[tuple[object, ...]]:

@@ -1,10 +1,10 @@
 """The server: what is stored and who may see it, over HTTP.
 
-In reading order: `authority`, `clients`, `parts`, `form`, `parameters`, `tables`, `roles`,
-`adoption`, `install`, `database`, `installed`, `fates`, `brought`, `history`, `shadow`, `live`,
-`touched`, `upload`, `download`, `store`, `gate`, `exchange`, `snapshot`, `notify`, `retention`,
-`postgres`, `embedded`, `settings`, `tokens`, `limits`, `metrics`, `bodies`, `streams`, `openapi`,
-`asgi`, `serving`.
+In reading order: `authority`, `clients`, `parts`, `form`, `parameters`, `tables`, `scripts`,
+`roles`, `adoption`, `install`, `database`, `installed`, `fates`, `brought`, `history`, `shadow`,
+`live`, `touched`, `upload`, `download`, `store`, `gate`, `exchange`, `snapshot`, `notify`,
+`retention`, `postgres`, `embedded`, `settings`, `tokens`, `limits`, `metrics`, `bodies`,
+`streams`, `openapi`, `asgi`, `serving`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -20,7 +19,8 @@ from synchrotron.app.schema import Schema, read_schema
 from synchrotron.errors import InstallationError
 from synchrotron.server.adoption import Adopted, Adoption, existing
 from synchrotron.server.roles import OWNER, take_roles
-from synchrotron.server.tables import PLACE, ServerTable, listed, quoted, server_statement
+from synchrotron.server.scripts import fingerprint, script
+from synchrotron.server.tables import ServerTable, listed, quoted, server_statement
 
 POSTGRESQL_MIN = 150000
 _MINE = "synchrotron: from App(policies=…)"
@@ -145,19 +145,20 @@ class _Installation:
         return done.fetchall() if done.description else []
 
     def _file(self, name: str) -> None:
-        text = files("synchrotron.server").joinpath("sql", f"{name}.sql").read_text("utf-8")
-        self._connection.execute(text.encode())
+        self._connection.execute(script(name).encode())
 
     def _known_migrations(self) -> int | None:
         """How many migrations were run already; None at the first installation."""
         known = self._execute("SELECT name, sources FROM synchrotron.application")
         app = self._app
         self._execute(
-            "INSERT INTO synchrotron.application AS a (name, sources, audiences, policies, version)"
-            " VALUES (%s, %s, %s, %s, 1) ON CONFLICT (single) DO UPDATE SET"
+            "INSERT INTO synchrotron.application AS a"
+            " (name, sources, audiences, policies, version, fingerprint)"
+            " VALUES (%s, %s, %s, %s, 1, %s) ON CONFLICT (single) DO UPDATE SET"
             " sources = excluded.sources, audiences = excluded.audiences,"
-            " policies = excluded.policies, version = a.version + 1",
-            app.name, list(app.sources), app.audiences, app.policies,
+            " policies = excluded.policies, version = a.version + 1,"
+            " fingerprint = excluded.fingerprint",
+            app.name, list(app.sources), app.audiences, app.policies, fingerprint(self._schema),
         )  # fmt: skip
         if not known:
             return None
@@ -235,18 +236,8 @@ class _Installation:
     def _make_shadows(self) -> None:
         self._execute("CREATE SCHEMA IF NOT EXISTS synchrotron_shadow")
         for table in self._tables:
-            self._execute(f"DROP TABLE IF EXISTS {table.shadow} CASCADE")
-            self._execute(
-                f"CREATE UNLOGGED TABLE {table.shadow} (LIKE {table.live} INCLUDING GENERATED)"
-            )
-            for column in table.table.columns:
-                # The end state alone has to satisfy the constraints (H5).
-                self._execute(
-                    f"ALTER TABLE {table.shadow} ALTER {quoted(column.name)} DROP NOT NULL"
-                )
-            self._execute(f"ALTER TABLE {table.shadow} ADD {PLACE} bigint")
-            self._execute(f"CREATE INDEX ON {table.shadow} ({PLACE}) WHERE {PLACE} > 0")
-            self._execute(f"ALTER TABLE {table.shadow} ENABLE ROW LEVEL SECURITY")
+            for statement in table.shadow_statements():
+                self._execute(statement)
 
     # ---- policies ---------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from synchrotron.app.schema import Schema, read_schema
 from synchrotron.errors import InstallationError
 from synchrotron.server.database import Connection, fetch
 from synchrotron.server.form import Form
+from synchrotron.server.scripts import fingerprint
 from synchrotron.server.tables import Defaults, ServerTable
 
 
@@ -44,7 +45,8 @@ async def read_installed(connection: Connection) -> Installed:
     """Raises `InstallationError`."""
     try:
         found = await fetch(
-            connection, "SELECT version, sources, audiences FROM synchrotron.application"
+            connection,
+            "SELECT version, sources, audiences, fingerprint FROM synchrotron.application",
         )
         rights = await fetch(
             connection, "SELECT name, for_policies FROM synchrotron.rights_tables()"
@@ -58,8 +60,14 @@ async def read_installed(connection: Connection) -> Installed:
             "no application is installed here: synchrotron install module:app --database URL"
         )
     await _check_role(connection)
-    [(version, sources, audiences)] = found
-    return Installed(version, sources, audiences, rights)
+    [(version, sources, audiences, made)] = found
+    installed = Installed(version, sources, audiences, rights)
+    if made != fingerprint(installed.schema):
+        raise InstallationError(
+            "another version of Synchrotron installed this database: run synchrotron install "
+            "module:app --database URL with the version that serves it"
+        )
+    return installed
 
 
 async def _check_role(connection: Connection) -> None:

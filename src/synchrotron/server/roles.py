@@ -9,12 +9,12 @@ gives it.
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 from psycopg import Connection, errors
 
 from synchrotron.errors import InstallationError
+from synchrotron.server.scripts import script
 from synchrotron.server.tables import quoted
 
 OWNER = "synchrotron_owner"
@@ -93,8 +93,7 @@ def _make_roles(connection: Connection[Any], login: Login) -> None:
             f"must be made. An administrator gives it that right by "
             f"ALTER ROLE {quoted(login.role)} CREATEROLE"
         )
-    text = files("synchrotron.server").joinpath("sql", "roles.sql").read_text("utf-8")
-    connection.execute(text.encode())
+    connection.execute(script("roles").encode())
 
 
 def _ensure(

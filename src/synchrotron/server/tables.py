@@ -93,10 +93,21 @@ class ServerTable:
             f"coalesce(r.{WANTED}, w.{AUDIENCE})"
         )
 
-    # ---- statements of the owner, in functions ----------------------------------------
+    # ---- what the installation makes ---------------------------------------------------
+
+    def shadow_statements(self) -> Iterator[str]:
+        """The shadow, made anew."""
+        yield f"DROP TABLE IF EXISTS {self.shadow} CASCADE"
+        yield f"CREATE UNLOGGED TABLE {self.shadow} (LIKE {self.live} INCLUDING GENERATED)"
+        for column in self.table.columns:
+            # The end state alone has to satisfy the constraints (H5).
+            yield f"ALTER TABLE {self.shadow} ALTER {quoted(column.name)} DROP NOT NULL"
+        yield f"ALTER TABLE {self.shadow} ADD {PLACE} bigint"
+        yield f"CREATE INDEX ON {self.shadow} ({PLACE}) WHERE {PLACE} > 0"
+        yield f"ALTER TABLE {self.shadow} ENABLE ROW LEVEL SECURITY"
 
     def functions(self, schema: Schema) -> Iterator[str]:
-        """What the installation makes for this table, once all tables are there."""
+        """The owner's statements, once all tables are there."""
         yield self._place_function()
         yield self._write_function()
         if self.table.foreign_keys:

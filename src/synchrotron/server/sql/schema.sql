@@ -17,8 +17,10 @@ CREATE TABLE IF NOT EXISTS synchrotron.application (
     audiences text,
     policies text,
     version bigint NOT NULL,        -- counts installations: a server that runs reads anew
+    fingerprint text NOT NULL DEFAULT '',   -- of what was installed: a server works with its own
     policies_digest text NOT NULL DEFAULT ''
 );
+ALTER TABLE synchrotron.application ADD COLUMN IF NOT EXISTS fingerprint text NOT NULL DEFAULT '';
 
 CREATE TABLE IF NOT EXISTS synchrotron.counter (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
