@@ -53,6 +53,13 @@ READING = {
 }
 
 
+def alice_in_a_project(serve: Serve, policies: str | None) -> tuple[Served, File]:
+    server = serve(described(APP, given=False, policies=policies), clock=Clock())
+    file = File(server, "alice", "a")  # type: ignore[arg-type]
+    file.ok(create_project(file, 1, "p1", "alice"))
+    return server, file
+
+
 def renamed(file: File, ms: int, name: str) -> SentAction:
     return file.action(ms, RowPatch("project", ["p1"], P1, "update", {"name": name}))
 
@@ -63,9 +70,7 @@ def test_an_action_is_judged_after_the_one_before_it_whatever_a_policy_reads(
     serve: Serve, how: str
 ) -> None:
     """In one upload: who closes a project may write in it no more, who opens it may."""
-    server = serve(described(APP, given=False, policies=READING[how]), clock=Clock())
-    file = File(server, "alice", "a")  # type: ignore[arg-type]
-    file.ok(create_project(file, 1, "p1", "alice"))
+    _, file = alice_in_a_project(serve, READING[how])
     file.ok(file.action(2, insert("x")))
     late = file.action(4, insert("y"))
     answer = file.send(renamed(file, 3, "closed"), late)
@@ -77,9 +82,7 @@ def test_an_action_is_judged_after_the_one_before_it_whatever_a_policy_reads(
 
 @pytest.mark.spec("H6")
 def test_what_an_operators_new_policy_reads_counts_from_the_next_upload(serve: Serve) -> None:
-    server = serve(described(APP, given=False), clock=Clock())
-    file = File(server, "alice", "a")  # type: ignore[arg-type]
-    file.ok(create_project(file, 1, "p1", "alice"))
+    server, file = alice_in_a_project(serve, None)
     policy = READING["a subquery"].replace("ON item", "ON item AS RESTRICTIVE")
     execute(server.database, policy)
     for ms in (2, 4):
@@ -116,9 +119,7 @@ def test_a_policy_that_reads_its_own_table_is_judged_after_each_action(serve: Se
         CREATE POLICY few ON item FOR INSERT
             WITH CHECK ((SELECT count(*) FROM item AS i WHERE i.project_id = item.project_id) < 2)
     """
-    server = serve(described(APP, given=False, policies=policy), clock=Clock())
-    file = File(server, "alice", "a")  # type: ignore[arg-type]
-    file.ok(create_project(file, 1, "p1", "alice"))
+    _, file = alice_in_a_project(serve, policy)
     late = file.action(4, insert("z"))
     answer = file.send(file.action(2, insert("x")), file.action(3, insert("y")), late)
     assert isinstance(answer, Denied), answer
@@ -174,9 +175,7 @@ def test_a_write_that_a_policy_allows_is_stored_whatever_it_says_of_others(
     serve: Serve, how: str
 ) -> None:
     """An error of some writes together is none of theirs, and takes no row along."""
-    server = serve(described(APP, given=False, policies=ASKED_OF_A_ROW[how]), clock=Clock())
-    file = File(server, "alice", "a")  # type: ignore[arg-type]
-    file.ok(create_project(file, 1, "p1", "alice"))
+    server, file = alice_in_a_project(serve, ASKED_OF_A_ROW[how])
     file.ok(file.action(2, insert("one", 1, place=1)), file.action(3, insert("zero", 0)))
     file.ok(
         file.action(9, membership("p1-bob", "p1", "bob")),  # after which a new set begins

@@ -39,8 +39,9 @@ def test_what_fails_behind_the_rows_is_blamed_on_none_of_them(serve: Serve) -> N
     a.ok(create_project(a, 1, "p1", "alice"))
     action = a.action(10, insert("t1"))
     execute(server.database, "ALTER FUNCTION synchrotron.store RENAME TO elsewhere")
-    with pytest.raises(psycopg.ProgrammingError):
+    with pytest.raises(psycopg.ProgrammingError) as raised:
         a.send(action)
+    assert raised.value.sqlstate == "42883"  # there is no such function
     execute(server.database, "ALTER FUNCTION synchrotron.elsewhere RENAME TO store")
     a.ok(action)
 

@@ -26,7 +26,7 @@ from synchrotron.core.fold import apply
 from synchrotron.core.ids import ActionId, Audience, ClientId
 from synchrotron.core.messages import Denied, Invalid, RowPatch, SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target, Values
-from synchrotron.server.brought import Brought, Proposed
+from synchrotron.server.brought import Brought, Proposed, audiences_of
 from synchrotron.server.database import Connection, Query, fetch, fetch_until
 from synchrotron.server.form import audience_fault
 from synchrotron.server.history import History, Place
@@ -276,7 +276,9 @@ class Judgement:
         """
         if not actions and not self._unwritten and finish is None:
             return Written(None, None)
-        await self._read_rights(_audiences_of(actions))
+        declared = chain.from_iterable(sent.record.audiences or () for sent in actions)
+        patched = audiences_of(sent.patches for sent in actions)
+        await self._read_rights(dict.fromkeys([*patched, *declared]))
         authors: list[ActionId] = []
         refused: list[Refused] = []
         split: Violation | None = None
@@ -484,12 +486,3 @@ class Judgement:
         if sent.op is None and not self._history.has_patch(Place(action.order_key, target)):
             return "there is no such patch to remove"
         return self._write_fault(action.audiences, target.audience)
-
-
-def _audiences_of(actions: Iterable[SentAction]) -> Iterable[Audience]:
-    """Those in which the actions may write by what they say, each once."""
-    found: dict[Audience, None] = {}
-    for sent in actions:
-        found |= dict.fromkeys(sent.record.audiences or ())
-        found |= {patch.audience: None for patch in sent.patches}
-    return found
