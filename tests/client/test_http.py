@@ -16,7 +16,7 @@ import pytest
 from aiohttp import ClientResponse, web
 from tests.replica import shop
 from tests.replica.shop import create_counter
-from tests.server.running import Running, free_port, running, token
+from tests.server.running import Running, eventually, free_port, running, token
 
 from synchrotron import Replica
 from synchrotron.client.http import HttpTransport
@@ -431,6 +431,37 @@ class other_server:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+# ---- events ----------------------------------------------------------------------------
+
+
+def test_a_stream_counts_as_heard_with_its_first_event() -> None:
+    """A proxy may let the stream begin, and hold back what it tells."""
+    begun, let_through = threading.Event(), threading.Event()
+
+    async def hold_back(request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await stream.prepare(request)
+        await stream.write(b"retry: 1000\n\n: still here\n\n")
+        begun.set()
+        while not let_through.is_set():
+            await asyncio.sleep(0.01)
+        await stream.write(b'id: 7\nevent: commit\ndata: {"horizon":7}\n\n')
+        return stream
+
+    told: list[int | bool] = []
+    with other_server(hold_back) as url:
+        transport = HttpTransport(url, token("alice"))
+        stop = transport.listen(told.append, told.append)
+        assert begun.wait(10)
+        time.sleep(0.2)
+        before = list(told)
+        let_through.set()
+        eventually(lambda: len(told) >= 2)
+        stop()
+        transport.close()
+    assert (before, told[:2]) == ([], [True, 7])
 
 
 # ---- proxies ---------------------------------------------------------------------------

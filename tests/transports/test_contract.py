@@ -163,12 +163,13 @@ def test_commits_are_heard_by_those_who_can_see_them(
     assert isinstance(listener, Listens) and isinstance(stranger, Listens)
     heard: list[int] = []
     heard_by_stranger: list[int] = []
-    connected: list[bool] = []
+    hears: list[bool] = []
+    stranger_hears: list[bool] = []
     stops = [
-        listener.listen(heard.append, connected.append),
-        stranger.listen(heard_by_stranger.append, connected.append),
+        listener.listen(heard.append, hears.append),
+        stranger.listen(heard_by_stranger.append, stranger_hears.append),
     ]
-    eventually(lambda: connected == [True, True])
+    eventually(lambda: hears == stranger_hears == [True])
     a.run(create_counter, id="x")
     a.sync()
     eventually(lambda: 1 in heard)

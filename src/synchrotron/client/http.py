@@ -228,11 +228,9 @@ class HttpTransport:
             try:
                 token = await asyncio.to_thread(self._token.present)
                 async for horizon in self._events(token):
-                    if horizon is None:
-                        backoff.reset()
-                        connected(True)
-                    else:
-                        news(horizon)
+                    backoff.reset()
+                    connected(True)
+                    news(horizon)
             except Unauthorized as refused:
                 self._token.forget(token)
                 logger.info("events: %s", refused)
@@ -243,13 +241,16 @@ class HttpTransport:
             connected(False)
             await asyncio.sleep(backoff.next_s())
 
-    async def _events(self, token: str) -> AsyncIterator[Seq | None]:
-        """None when the stream is open, then the horizon of each event."""
+    async def _events(self, token: str) -> AsyncIterator[Seq]:
+        """The horizon of each event.
+
+        The first comes by itself, once no commit would be missed. A stream that has only begun
+        promises nothing: a proxy may hold back what follows.
+        """
         async with self._request("GET", "/v1/events", token, None, EVENTS) as response:
             problem = await self._problem(response)
             if problem is not None:
                 raise _error(problem)
-            yield None
             with _offline(self._url):
                 async for line in response.content:
                     if line.startswith(b"data:"):
