@@ -62,7 +62,8 @@ ANSWERS: list[tuple[str, m.SyncAnswer]] = [
             now_ms=5,
             floor=KEY,
             download=DOWNLOAD,
-            accepted=[m.Accepted(ID, Seq(8), KEY)],
+            accepted=[Seq(8)],
+            moved={ID: KEY},
             corrected=[
                 m.Corrected(ID, "t", ["k", 2], ALL, Seq(9)),
                 m.Corrected(ID, "t", ["l", 2], ALL, None),
@@ -203,9 +204,9 @@ def test_an_invalid_request_is_refused(path: list[Any], wrong: Any) -> None:
     [
         ("ok", ["kind"], "fine"),
         ("ok", ["floor"], "nonsense"),
-        ("ok", ["accepted", 0, "id"], "nonsense"),
-        ("ok", ["accepted", 0, "order_key"], "nonsense"),
-        ("ok", ["accepted", 0, "seq"], -1),
+        ("ok", ["accepted", 0], -1),
+        ("ok", ["moved"], {"nonsense": KEY}),
+        ("ok", ["moved", ID], "nonsense"),
         ("ok", ["corrected", 0, "action_id"], "nonsense"),
         ("ok", ["download", "events", 0, "record", "id"], "nonsense"),
         ("ok", ["download", "events", 0, "patches", 0, "seq"], "7"),

@@ -264,17 +264,27 @@ def test_the_stored_order_key_wins(world, counts, halves):
     after = a.run(add, id="x", by=1)
     request = engine.ask()
     answer = send(request)
-    [first, second] = answer.accepted
-    at = timestamp_of(second.order_key)
+    at = timestamp_of(request.actions[1].record.order_key)
     moved = order_key(tick(at.ms + 1, at), request.exchange.client_id)
-    first = msgspec.structs.replace(first, order_key=moved)
 
-    engine.take(request, msgspec.structs.replace(answer, accepted=[first, second]))
+    engine.take(request, msgspec.structs.replace(answer, moved={run.id: moved}))
 
     assert [r.id for r in a.log()[-2:]] == [after.id, run.id]
     assert a.log()[-1].order_key == moved
     later = a.run(add, id="x", by=1)
     assert a.log()[-1].id == later.id, "O1: it sorts after all that is known"
+
+
+def test_an_answer_that_tells_of_other_actions_than_were_sent_changes_nothing(halves):
+    a, _, engine, send = halves
+    run = a.run(add, id="x", by=1)
+    request = engine.ask()
+    answer = send(request)
+    with pytest.raises(ProtocolError, match="tells of 0 actions, and was sent 1"):
+        engine.take(request, msgspec.structs.replace(answer, accepted=[]))
+    assert run.outcome.state == "pending"
+    engine.take(request, answer)
+    assert run.outcome.state == "accepted"
 
 
 @pytest.mark.spec("S3")

@@ -6,6 +6,7 @@ from tests.testing.by_hand import Clock, File, correct, given, insert, numbers, 
 
 from synchrotron.core.ids import ClientId, Seq, action_id
 from synchrotron.core.messages import (
+    PROTOCOL,
     Denied,
     Duplicate,
     Early,
@@ -160,8 +161,8 @@ def test_messages_that_the_protocol_does_not_allow_leave_nothing() -> None:
         a.send(one, a.action(3, n=1))
     with pytest.raises(ProtocolError, match="corrected twice"):
         a.send(corrections=[correct(one, insert("x")), correct(one, update("x", n=1))])
-    with pytest.raises(ProtocolError, match="protocol 2"):
-        a.send(one, protocol=2)
+    with pytest.raises(ProtocolError, match=f"protocol {PROTOCOL + 1}"):
+        a.send(one, protocol=PROTOCOL + 1)
     with pytest.raises(ProtocolError, match="cannot read"):
         a.transport.exchange(SyncRequest(Exchange(a.client, -1, "", []), a.question()))
     a.earlier.clear()  # so that a kept token would show

@@ -20,9 +20,7 @@ from tests.testing.by_hand import (
     update,
 )
 
-from synchrotron.core.ids import Seq
 from synchrotron.core.messages import (
-    Accepted,
     Behind,
     Invalid,
     RowPatch,
@@ -36,10 +34,7 @@ def test_an_upload_is_stored_in_one_commit_and_reaches_others() -> None:
     first, second = a.action(1, insert("x", 1)), a.action(2, update("x", n=2))
 
     answer = a.ok(first, second)
-    assert answer.accepted == [
-        Accepted(first.record.id, Seq(1), first.record.order_key),
-        Accepted(second.record.id, Seq(2), second.record.order_key),
-    ]
+    assert (answer.accepted, answer.moved) == ([1, 2], {})
     assert answer.download.events == []
     assert (answer.download.horizon, answer.download.audiences) == (2, [P1, P2])
     assert answer.now_ms == NOW_MS
@@ -62,7 +57,8 @@ def test_a_retry_is_answered_with_the_stored_record() -> None:
     a.send(first := a.action(1, insert("x")), take=False)
     stamped_anew = a.action(7, insert("x"), n=1)
     answer = a.ok(stamped_anew)
-    assert answer.accepted == [Accepted(first.record.id, Seq(1), first.record.order_key)]
+    assert answer.accepted == [1]
+    assert answer.moved == {first.record.id: first.record.order_key}
     assert answer.corrected == []
     assert (answer.download.horizon, len(server.history)) == (1, 1)
 
@@ -105,7 +101,7 @@ def test_a_late_action_folds_in_place_and_corrections_bring_its_effect_through()
         (one.record.id, 5),
         (two.record.id, 6),
     ]
-    assert answer.accepted[0].seq == 4  # seqs rise with the order, so nobody gains standing
+    assert answer.accepted == [4]  # seqs rise with the order, so nobody gains standing
 
     events = a.pull().events
     assert ids(events) == [late.record.id, one.record.id, two.record.id]

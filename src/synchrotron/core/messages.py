@@ -18,7 +18,7 @@ from synchrotron.core.ids import ACTION_ID, CLIENT_ID, SEED, ActionId, Audience,
 from synchrotron.core.patches import DELETE, Known, Patch, Target, insert, update
 from synchrotron.core.records import ActionRecord
 
-PROTOCOL = 1
+PROTOCOL = 2
 EVENTS_MAX = 500
 """As many are replayed in about 100 ms, which is how long a writer should wait at most."""
 PARTS_MAX = 10_000
@@ -250,14 +250,6 @@ class Answer(Struct, frozen=True, kw_only=True, tag_field="kind"):
     floor: _OrderKey | None = None
 
 
-class Accepted(Struct, frozen=True, gc=False):
-    """An action is stored. `order_key` is the stored one, which a retry takes over (H4)."""
-
-    id: _ActionId
-    seq: _Seq
-    order_key: _OrderKey
-
-
 class Corrected(Struct, frozen=True, gc=False):
     """What became of a correction: its seq, or None where it was denied (S5)."""
 
@@ -276,7 +268,10 @@ class Ok(Answer, frozen=True, tag="ok"):
     """Everything sent was stored, but for denied corrections."""
 
     download: Download
-    accepted: list[Accepted] = []
+    accepted: list[_Seq] = []
+    """The seq of each action, in the order in which they were sent."""
+    moved: dict[_ActionId, _OrderKey] = {}
+    """Retried actions that are stored with another order key, which the replica takes (H4)."""
     corrected: list[Corrected] = []
 
 

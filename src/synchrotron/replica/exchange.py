@@ -8,6 +8,7 @@ was sent. Everything that an answer brings is one transaction (S1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -23,7 +24,6 @@ from synchrotron.core.ids import (
     new_client_id,
 )
 from synchrotron.core.messages import (
-    Accepted,
     Behind,
     Busy,
     Denied,
@@ -56,6 +56,7 @@ from synchrotron.core.messages import (
 )
 from synchrotron.core.patches import Known, Patch, Target
 from synchrotron.core.records import ActionRecord
+from synchrotron.errors import ProtocolError
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.floors import audiences_of, restamp
 from synchrotron.replica.outcomes import RESTORED, Outcome, SetAside, outcome_of
@@ -320,24 +321,29 @@ class Taking:
     def _stored(self, request: SyncRequest, answer: Ok) -> Next:
         """The answer means exactly what was sent, not what is applied by now."""
         present = frozenset(answer.download.audiences)
-        done = self._accept_runs(request, answer, present)
-        actions = [action for action in request.actions if action.record.id not in done]
-        sent = {action.record.id: _patches(action) for action in actions}
-        records = {action.record.id: action.record for action in actions}
+        if len(answer.accepted) != len(request.actions):
+            raise ProtocolError(
+                f"the server tells of {len(answer.accepted)} actions, and was sent "
+                f"{len(request.actions)}"
+            )
+        accepted = list(zip(request.actions, answer.accepted, strict=True))
+        done = self._accept_runs(accepted, answer, present)
+        if done:
+            accepted = [(action, seq) for action, seq in accepted if action.record.id not in done]
+        sent = {action.record.id: _patches(action) for action, _ in accepted}
         entries: dict[ActionId, Entry] = {e.record.id: e for e in self._corrected(request)}
         # A retry's patches that differ from the stored ones became corrections (H4).
         differing = {(c.action_id, c.target) for c in answer.corrected}
-        for accepted in answer.accepted:
-            if accepted.id in done:
-                continue
-            id, record = accepted.id, records[accepted.id]
-            entry = self.revision.find(record) or self._brought_back(record, accepted)
+        for action, seq in accepted:
+            record, id = action.record, action.record.id
+            stored_record = record.moved(answer.moved.get(id, record.order_key))
+            entry = self.revision.find(record) or self._brought_back(stored_record, seq)
             if entry is not None:
                 entries[id] = entry
                 stored = {t: p for t, p in sent[id].items() if (id, t) not in differing}
-                self._accept(entry, accepted.seq, stored, present)
-                if accepted.order_key != entry.key:
-                    self.revision.move(entry, accepted.order_key)
+                self._accept(entry, seq, stored, present)
+                if stored_record.order_key != entry.key:
+                    self.revision.move(entry, stored_record.order_key)
         for correction in request.corrections:
             sent.setdefault(correction.action_id, {})[correction.patch.target] = (
                 correction.patch.patch
@@ -361,40 +367,40 @@ class Taking:
         return next._replace(again=True, rebase=True) if self._is_missing_rows else next
 
     def _accept_runs(
-        self, request: SyncRequest, answer: Ok, present: frozenset[Audience]
+        self,
+        accepted: Sequence[tuple[SentAction, Seq]],
+        answer: Ok,
+        present: frozenset[Audience],
     ) -> set[ActionId]:
         """Mark what was sent just as it ran, and stored so: most of it, without reading it.
 
         What is left, the server took in another form or place, or it was replayed meanwhile.
         """
-        seqs = {accepted.id: accepted for accepted in answer.accepted}
-        differing = {correction.action_id for correction in answer.corrected}
+        others = answer.moved.keys() | {correction.action_id for correction in answer.corrected}
         plain = [
-            (accepted.seq, sent.record)
-            for sent in request.actions
-            if (accepted := seqs.get(sent.record.id)) is not None
-            and accepted.order_key == sent.record.order_key
-            and accepted.id not in differing
+            (seq, sent.record)
+            for sent, seq in accepted
+            if sent.record.id not in others
             and all(patch.audience in present for patch in sent.patches)
         ]
         done = self.revision.accept_runs(plain)
         self.report.uploaded += len(done)
         return done
 
-    def _brought_back(self, record: ActionRecord, accepted: Accepted) -> Entry | None:
+    def _brought_back(self, record: ActionRecord, seq: Seq) -> Entry | None:
         """An action that was set aside since it was sent: another request was refused for it."""
         set_aside = self.revision.set_aside
         kept = set_aside.get(record.id, None)
         if kept is None or kept[1].state not in ("parked", "discarded"):
             return None
         self.report.uploaded += 1
-        if accepted.order_key <= (self.state.floor or FIRST):
+        if record.order_key <= (self.state.floor or FIRST):
             # Given up, and pruned past: its rows belong below the floor (F2).
-            set_aside.put(record, Outcome(id=record.id, state="accepted", seq=accepted.seq))
+            set_aside.put(record, Outcome(id=record.id, state="accepted", seq=seq))
             self._is_missing_rows = True
             return None
         set_aside.take(record.id)
-        return self.revision.add(record.moved(accepted.order_key), accepted.seq, own=True)
+        return self.revision.add(record, seq, own=True)
 
     def _corrected(self, request: SyncRequest) -> list[Entry]:
         return self.revision.with_corrections() if request.corrections else []

@@ -24,7 +24,6 @@ from synchrotron.core.canonical import decode
 from synchrotron.core.clock import FIRST, OrderKey, timestamp_of
 from synchrotron.core.ids import ActionId, Audience, ClientId, Entropy, Seq
 from synchrotron.core.messages import (
-    Accepted,
     Answer,
     Behind,
     Busy,
@@ -491,10 +490,12 @@ class ExchangeTransaction:
         download = await self._beside(question, after, numbered)
         if download is None:
             return self.answer(Rebase)
+        seqs, moved = await self._accepted(request, numbered)
         return self.answer(
             Ok,
             download=download,
-            accepted=await self._accepted(request, numbered),
+            accepted=seqs,
+            moved=moved,
             corrected=list(_corrected(corrections, judgement, numbered)),
         )
 
@@ -531,18 +532,19 @@ class ExchangeTransaction:
     def _first_place(self) -> int:
         return self.begun.transaction % 2**40 * PLACES_PER_TRANSACTION
 
-    async def _accepted(self, request: SyncRequest, numbered: Numbered) -> list[Accepted]:
-        ids = [sent.record.id for sent in request.actions]
-        old = [id for id in ids if id not in numbered.actions]
-        known = {sent.record.id: sent.record.order_key for sent in request.actions}
-        seqs = dict(numbered.actions)
+    async def _accepted(
+        self, request: SyncRequest, numbered: Numbered
+    ) -> tuple[list[Seq], dict[ActionId, OrderKey]]:
+        """The seqs of all that was sent, and where the retries are that are stored elsewhere."""
+        seqs, moved = numbered.actions, {}
+        old = {s.record.id: s.record.order_key for s in request.actions if s.record.id not in seqs}
         if old:
             rows = await fetch(
-                self._connection, "SELECT * FROM synchrotron.load_actions(%s::text[])", old
+                self._connection, "SELECT * FROM synchrotron.load_actions(%s::text[])", list(old)
             )
-            for id, order_key, seq, *_ in rows:
-                known[id], seqs[id] = order_key, seq
-        return [Accepted(id, seqs[id], known[id]) for id in ids]
+            seqs = seqs | {id: seq for id, _, seq, *_ in rows}
+            moved = {id: order_key for id, order_key, *_ in rows if order_key != old[id]}
+        return [seqs[sent.record.id] for sent in request.actions], moved
 
     async def _differences(
         self, viewer: Viewer, retried: Sequence[SentAction]

@@ -23,7 +23,6 @@ from msgspec import UNSET
 from synchrotron.core.clock import FIRST, timestamp_of
 from synchrotron.core.ids import ActionId, ClientId, Entropy, Seq, split_action_id
 from synchrotron.core.messages import (
-    Accepted,
     Answer,
     Behind,
     Busy,
@@ -354,7 +353,12 @@ class Exchanges:
         return self._answer(
             Ok,
             download=self._downloads.beside_upload(viewer, question, before),
-            accepted=[Accepted(a.record.id, a.seq, a.record.order_key) for a in stored],
+            accepted=[action.seq for action in stored],
+            moved={
+                action.record.id: action.record.order_key
+                for action, sent in zip(stored, request.actions, strict=True)
+                if action.record.order_key != sent.record.order_key
+            },
             corrected=judgement.corrected(),
         )
 
