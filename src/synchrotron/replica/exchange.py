@@ -22,6 +22,7 @@ from synchrotron.core.ids import (
     Seq,
     action_id,
     new_client_id,
+    number_of,
 )
 from synchrotron.core.messages import (
     Behind,
@@ -63,7 +64,7 @@ from synchrotron.replica.outcomes import RESTORED, Outcome, SetAside, outcome_of
 from synchrotron.replica.revision import Revision
 from synchrotron.replica.runner import Runner
 from synchrotron.store.effects import completed, fingerprint
-from synchrotron.store.log import Entry
+from synchrotron.store.log import AcceptedRun, Entry
 from synchrotron.store.state import State
 from synchrotron.store.store import Store
 
@@ -326,10 +327,12 @@ class Taking:
                 f"the server tells of {len(answer.accepted)} actions, and was sent "
                 f"{len(request.actions)}"
             )
-        accepted = list(zip(request.actions, answer.accepted, strict=True))
-        done = self._accept_runs(accepted, answer, present)
-        if done:
-            accepted = [(action, seq) for action, seq in accepted if action.record.id not in done]
+        done = self._accept_runs(request.actions, answer, present)
+        accepted = [
+            (action, seq)
+            for action, seq in zip(request.actions, answer.accepted, strict=True)
+            if action.record.id not in done
+        ]
         sent = {action.record.id: _patches(action) for action, _ in accepted}
         entries: dict[ActionId, Entry] = {e.record.id: e for e in self._corrected(request)}
         # A retry's patches that differ from the stored ones became corrections (H4).
@@ -368,7 +371,7 @@ class Taking:
 
     def _accept_runs(
         self,
-        accepted: Sequence[tuple[SentAction, Seq]],
+        actions: Sequence[SentAction],
         answer: Ok,
         present: frozenset[Audience],
     ) -> set[ActionId]:
@@ -377,11 +380,12 @@ class Taking:
         What is left, the server took in another form or place, or it was replayed meanwhile.
         """
         others = answer.moved.keys() | {correction.action_id for correction in answer.corrected}
-        plain = [
-            (seq, sent.record)
-            for sent, seq in accepted
+        is_seen = {patch.audience for sent in actions for patch in sent.patches} <= present
+        plain: list[AcceptedRun] = [
+            (number_of(sent.record.id), seq, sent.record)
+            for sent, seq in zip(actions, answer.accepted, strict=True)
             if sent.record.id not in others
-            and all(patch.audience in present for patch in sent.patches)
+            and (is_seen or all(patch.audience in present for patch in sent.patches))
         ]
         done = self.revision.accept_runs(plain)
         self.report.uploaded += len(done)

@@ -25,7 +25,7 @@ import apsw
 from synchrotron.app.action import Action
 from synchrotron.core.clock import FIRST, OrderKey
 from synchrotron.core.correction import Before, Decision, decide
-from synchrotron.core.ids import ActionId, Audience, Seq, number_of
+from synchrotron.core.ids import ActionId, Audience, Seq
 from synchrotron.core.patches import Patch, RowKey, Target
 from synchrotron.core.plan import FastForward, InStep, Rewind, make_plan
 from synchrotron.core.records import ActionRecord
@@ -36,7 +36,7 @@ from synchrotron.replica.runner import MissingParent, PointsNowhere, Runner
 from synchrotron.store.database import is_machine_error
 from synchrotron.store.effects import Effect, effects_of
 from synchrotron.store.footprint import NOTHING, read_footprint
-from synchrotron.store.log import Entry, Place
+from synchrotron.store.log import AcceptedRun, Entry, Place
 from synchrotron.store.rows import Image, Images
 from synchrotron.store.state import State
 from synchrotron.store.store import Store
@@ -144,19 +144,15 @@ class Revision:
         """The entries that this revision has read or added."""
         return self._entries.values()
 
-    def accept_runs(self, runs: Iterable[tuple[Seq, ActionRecord]]) -> set[ActionId]:
+    def accept_runs(self, runs: Sequence[AcceptedRun]) -> set[ActionId]:
         """Mark own runs as stored by the server with what they did; give which were just that.
 
         They are marked in the log at once: nothing of them was read before.
         """
-        by_position = {number_of(record.id): (seq, record) for seq, record in runs}
-        marked = self._log.accept_runs(
-            {n: (seq, record.order_key) for n, (seq, record) in by_position.items()}
-        )
-        for n in marked:
-            seq, record = by_position[n]
+        marked = self._log.accept_runs(runs)
+        for n, seq, record in marked:
             self._stored[n] = record.order_key, Outcome(id=record.id, state="accepted", seq=seq)
-        return {outcome.id for _, outcome in self._stored.values()}
+        return {record.id for _, _, record in marked}
 
     def with_corrections(self) -> list[Entry]:
         """Accepted actions with corrections to send."""

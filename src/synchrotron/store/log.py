@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import merge
-from itertools import groupby, islice
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
 import apsw
 import msgspec
@@ -103,6 +103,10 @@ class Entry(msgspec.Struct, gc=False):
         if found is None:
             found = self.effects[target] = Effect(target.table, target.key, target.audience)
         return found
+
+
+AcceptedRun: TypeAlias = tuple[int, Seq, ActionRecord]
+"""An own run that the server has: its position, its seq there, and its record."""
 
 
 class Place:
@@ -371,29 +375,25 @@ class Log:
         row = (position, record.order_key, _pack(record), footprint, _encode_changes(changes))
         self._insert(_INSERT_RUN, row)
 
-    def accept_runs(self, accepted: Mapping[int, tuple[Seq, OrderKey]]) -> set[int]:
-        """The server has these runs, with just what they did; give the positions where it fits.
+    def accept_runs(self, accepted: Sequence[AcceptedRun]) -> list[AcceptedRun]:
+        """The server has these runs, with just what they did; give those that it is true of.
 
-        By their positions, with seq and order key. A run that was looked at since is left alone:
-        what it did may be something else by now.
+        A run that was looked at since is left alone: what it did may be something else by now.
         """
         if not accepted:
-            return set()
+            return []
+        positions = [position for position, _, _ in accepted]
         keys = dict(
             self._execute(
                 "SELECT position, order_key FROM synchrotron_action "
                 f"WHERE position BETWEEN ? AND ? AND {_RUN_AS_IT_WAS}",
-                (min(accepted), max(accepted)),
+                (min(positions), max(positions)),
             )
         )
-        fitting = [
-            (position, seq)
-            for position, (seq, key) in sorted(accepted.items())
-            if keys.get(position) == key
-        ]
+        fitting = [run for run in accepted if keys.get(run[0]) == run[2].order_key]
         for first, last, seq in _stretches(fitting):
             self._execute(_ACCEPT_RUNS, (seq - first, seq - first, first, last))
-        return {position for position, _ in fitting}
+        return fitting
 
     def save(self, entries: Iterable[Entry]) -> None:
         """Store entries, new or changed."""
@@ -516,9 +516,15 @@ def _row(entry: Entry) -> tuple[Any, ...]:
     )
 
 
-def _stretches(runs: Iterable[tuple[int, Seq]]) -> Iterator[tuple[int, int, Seq]]:
+def _stretches(runs: Iterable[AcceptedRun]) -> Iterator[tuple[int, int, Seq]]:
     """Runs by stretches without a gap, in position and seq: first and last position, first seq."""
-    for _, group in groupby(enumerate(runs), lambda run: (run[1][0] - run[0], run[1][1] - run[0])):
-        stretch = [run for _, run in group]
-        (first, seq), (last, _) = stretch[0], stretch[-1]
-        yield first, last, seq
+    begin: tuple[int, Seq] | None = None
+    last, newest = 0, Seq(0)
+    for position, seq, _ in runs:
+        if begin is None or (position, seq) != (last + 1, newest + 1):
+            if begin is not None:
+                yield begin[0], last, begin[1]
+            begin = position, seq
+        last, newest = position, seq
+    if begin is not None:
+        yield begin[0], last, begin[1]
