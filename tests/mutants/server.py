@@ -14,6 +14,7 @@ GLANCES = "tests/postgres/test_glances.py::"
 SECURITY = "tests/postgres/test_security.py::"
 FIRST_HOUR = "tests/postgres/test_first_hour.py::"
 POLICIES = "tests/postgres/test_policies.py::"
+INSERTING = "tests/postgres/test_inserting.py::"
 GATE = "tests/testing/test_gate.py::"
 MEMORY = "tests/testing/test_memory_server.py::"
 UPLOADS = "tests/testing/test_uploads.py::"
@@ -269,6 +270,49 @@ SERVER_MUTANTS = (
         "        USING (audience = ANY ((SELECT synchrotron.my_audiences())::text[]));",
         "    CREATE POLICY readers ON synchrotron.targets FOR SELECT USING (true);",
         SECURITY + "test_the_servers_role_reads_only_what_the_user_sees_and_writes_no_table",
+    ),
+    # ---- new rows, inserted by the user ------------------------------------------------
+    ServerMutant(
+        "S9: a row that the user inserts may come out in another audience",
+        "server/tables.py",
+        'f"WHERE t.{AUDIENCE} IS DISTINCT FROM r.{WANTED};",',
+        'f"WHERE false;",',
+        INSERTING + "test_of_many_new_rows_the_one_that_cannot_be_is_named_and_nothing_stays",
+    ),
+    ServerMutant(
+        "H6: new rows are inserted by the owner",
+        "server/tables.py",
+        'security="INVOKER",',
+        'security="DEFINER",',
+        INSERTING + "test_of_many_new_rows_the_one_that_cannot_be_is_named_and_nothing_stays",
+    ),
+    ServerMutant(
+        "H6: new rows are inserted whatever policies read of them",
+        "server/upload.py",
+        "            and installed.rights_tables.isdisjoint(brought.tables)\n",
+        "",
+        POLICIES + "test_a_policy_that_reads_its_own_table_is_judged_after_each_action",
+    ),
+    ServerMutant(
+        "H6: a policy for some roles counts for none",
+        "server/upload.py",
+        "            and installed.narrowed_tables.isdisjoint(brought.tables)\n",
+        "",
+        INSERTING + "test_a_policy_for_some_roles_alone_is_one_for_everyone",
+    ),
+    ServerMutant(
+        "H5: what is known of a row counts for nothing when it is inserted",
+        "server/upload.py",
+        "            and self._history.is_empty\n",
+        "",
+        INSERTING + "test_a_row_of_which_something_is_known_is_judged_at_its_place",
+    ),
+    ServerMutant(
+        "H1: of an upload that only inserts, what is refused is left out",
+        "server/upload.py",
+        "        if refused or told.error:\n            return None\n",
+        "        if told.error:\n            return None\n",
+        SECURITY + "test_records_that_cannot_be_stored_are_denied",
     ),
     # ---- what leaves -------------------------------------------------------------------
     ServerMutant(

@@ -100,7 +100,7 @@ def test_rows_records_and_arguments_of_others_never_leave(alice: File, eve: File
 
 
 @pytest.mark.spec("H8")
-def test_the_servers_role_reads_only_what_the_user_sees_and_writes_no_table(
+def test_the_servers_role_reads_and_inserts_only_as_the_user_may_and_writes_nothing_else(
     server: Served, alice: File, eve: File
 ) -> None:
     with psycopg.connect(server.database, autocommit=True) as connection:
@@ -116,7 +116,9 @@ def test_the_servers_role_reads_only_what_the_user_sees_and_writes_no_table(
         connection.execute("SELECT set_config('synchrotron.user_id', 'eve', false)")
         assert [rows(table) for table in tables] == [1, 2, 2, 1, 1, 1, 0]
         for statement in (
-            "INSERT INTO public.project (id, name) VALUES ('p9', 'p9')",
+            "INSERT INTO public.project (id, name) VALUES ('p1', 'mine')",
+            "INSERT INTO public.project_member (id, project_id, user_id) VALUES ('m', 'p1', 'e')",
+            "INSERT INTO public.item (id, project_id) VALUES ('i9', 'p1')",
             "UPDATE public.project SET name = 'mine'",
             "DELETE FROM public.item",
             "DELETE FROM synchrotron.actions",

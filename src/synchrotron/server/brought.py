@@ -55,13 +55,30 @@ class Brought:
     @cached_property
     def keys(self) -> str:
         """The keys of the rows that are touched, as `synchrotron.load_targets` takes them."""
+        return json_text({table: list(keys) for table, keys in self._keys.items()})
+
+    @property
+    def tables(self) -> Iterable[str]:
+        """The tables of the rows that are touched."""
+        return self._keys
+
+    @cached_property
+    def only_inserts(self) -> bool:
+        """Whether all that it does is to insert rows, each of them once."""
+        ops = [patch.op for patch in self._patches()]
+        different_rows = sum(map(len, self._keys.values()))
+        return {"insert"}.issuperset(ops) and different_rows == len(ops) and not self.corrections
+
+    @cached_property
+    def _keys(self) -> dict[str, dict[str, None]]:
+        """Of each table that is touched, the keys that have a form."""
         wanted: dict[str, dict[str, None]] = {name: {} for name in self._form.schema.tables}
         patches = [patch for patch in self._patches() if patch.table in wanted]
         if not has_form([patch.key for patch in patches]):
             patches = [patch for patch in patches if has_form(patch.key)]
         for patch in patches:
             wanted[patch.table][text_of(patch.key)] = None
-        return json_text({table: list(keys) for table, keys in wanted.items() if keys})
+        return {table: keys for table, keys in wanted.items() if keys}
 
     def read(self) -> None:
         """Judge the form of everything."""

@@ -109,6 +109,11 @@ class History:
         for target in stored:
             self._homes.setdefault(target.row, set()).add(target)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is stored of the rows that the upload touches."""
+        return not self._stored
+
     def restart(self) -> None:
         """Drop what is staged."""
         for target in self._staged:

@@ -423,5 +423,5 @@ class _Installation:
         ):
             self._execute(f"GRANT SELECT ON synchrotron.{name} TO {server}")
         for table in self._tables:
-            self._execute(f"GRANT SELECT ON {table.live} TO {server}")
+            self._execute(f"GRANT SELECT, INSERT ON {table.live} TO {server}")
             self._execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table.shadow} TO {server}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from psycopg import errors
 
@@ -23,6 +23,7 @@ class Installed:
         sources: Sequence[str],
         audiences: str | None,
         rights: Sequence[tuple[str, bool]],
+        narrowed: Iterable[str],
     ) -> None:
         self.version = version
         self.migrations = len(sources) - 1
@@ -34,6 +35,8 @@ class Installed:
         """Whether a user can be the first in an audience by writing in it (H7a)."""
         self.audience_tables = frozenset(name for name, for_policies in rights if not for_policies)
         self.policy_tables = frozenset(name for name, for_policies in rights if for_policies)
+        self.narrowed_tables = frozenset(narrowed)
+        """Those with a policy for some roles alone. In the shadow such a policy is everyone's."""
 
     @property
     def rights_tables(self) -> frozenset[str]:
@@ -51,6 +54,11 @@ async def read_installed(connection: Connection) -> Installed:
         rights = await fetch(
             connection, "SELECT name, for_policies FROM synchrotron.rights_tables()"
         )
+        narrowed = await fetch(
+            connection,
+            "SELECT DISTINCT t.name FROM synchrotron.app_tables AS t"
+            " JOIN pg_catalog.pg_policy AS p ON p.polrelid = t.live WHERE p.polroles <> '{0}'",
+        )
     except errors.Error as error:
         raise InstallationError(
             f"{error}. Install an application first: synchrotron install module:app --database URL"
@@ -61,7 +69,7 @@ async def read_installed(connection: Connection) -> Installed:
         )
     await _check_role(connection)
     [(version, sources, audiences, made)] = found
-    installed = Installed(version, sources, audiences, rights)
+    installed = Installed(version, sources, audiences, rights, [name for (name,) in narrowed])
     if made != fingerprint(installed.schema):
         raise InstallationError(
             "another version of Synchrotron installed this database: run synchrotron install "
@@ -85,10 +93,10 @@ async def _check_role(connection: Connection) -> None:
     writable = await fetch(
         connection,
         "SELECT name FROM synchrotron.app_tables WHERE pg_catalog.has_table_privilege("
-        "live, 'INSERT, UPDATE, DELETE, TRUNCATE')",
+        "live, 'UPDATE, DELETE, TRUNCATE')",
     )
     if writable:
         raise InstallationError(
-            f"the role synchrotron_server may write {writable[0][0]} directly: REVOKE INSERT, "
-            f"UPDATE, DELETE, TRUNCATE ON {writable[0][0]} FROM synchrotron_server and PUBLIC"
+            f"the role synchrotron_server may write {writable[0][0]} directly: REVOKE UPDATE, "
+            f"DELETE, TRUNCATE ON {writable[0][0]} FROM synchrotron_server and PUBLIC"
         )

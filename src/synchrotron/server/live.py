@@ -3,6 +3,9 @@
 Whatever an upload folds is written as one change: all touched rows are deleted, then those
 that are left are inserted, so that only the end state has to satisfy the constraints.
 Foreign keys are deferred, and checked when all is written.
+
+An upload that only inserts new rows has no end state to be found out: they are inserted by the
+acting user, and so judged by the policies at once.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from synchrotron.core.patches import RowKey, Values
 from synchrotron.server.database import Asking, Connection, Query, Told, fetch
 from synchrotron.server.installed import Installed
 from synchrotron.server.parameters import batched
+from synchrotron.server.shadow import Write
 from synchrotron.server.tables import WANTED, rows_json
 
 Home: TypeAlias = tuple[Audience, Values]
@@ -167,6 +171,17 @@ class Live:
             return None
         await self._connection.execute(b"ROLLBACK TO SAVEPOINT change")
         return await self._named(rows, violated)
+
+    def inserting(self, writes: Sequence[Write]) -> Iterator[Query]:
+        """Insert new rows as the acting user; gives the places of those in another audience."""
+        complete = self._installed.defaults.complete
+        by_table: dict[str, list[tuple[int, Values]]] = defaultdict(list)
+        for i, (target, _, _, values) in enumerate(writes):
+            assert values is not None  # an insert's
+            row = {**complete(target.table, values), WANTED: target.audience}
+            by_table[target.table].append((i, row))
+        for table, rows in by_table.items():
+            yield f"SELECT synchrotron.insert_{table}(%s::json)", rows_json(rows)
 
     def writing(
         self, table: str, gone: Sequence[RowKey], present: Sequence[tuple[RowKey, Home]]

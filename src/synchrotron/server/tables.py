@@ -4,15 +4,15 @@ Rows come as JSON in wire form, many at a time: `json_to_recordset` gives each v
 input function of its column's type, so that a number keeps every digit and one statement
 writes a thousand rows. (`jsonb` would rewrite numbers on the way.)
 
-Each table has two places: the live table, which only its owner writes, and its shadow, on
-which the acting user tries what the policies allow (`sql/shadow.sql`).
+Each table has two places: the live table, in which the acting user inserts and which its owner
+writes, and its shadow, on which the user tries what the policies allow (`sql/shadow.sql`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 
@@ -107,13 +107,31 @@ class ServerTable:
         yield f"ALTER TABLE {self.shadow} ENABLE ROW LEVEL SECURITY"
 
     def functions(self, schema: Schema) -> Iterator[str]:
-        """The owner's statements, once all tables are there."""
+        """The owner's statements, once all tables are there, and one that is the acting user's."""
+        yield self._insert_function()
         yield self._place_function()
         yield self._write_function()
         if self.table.foreign_keys:
             yield self._parentless_function()
         for i, foreign_key in enumerate(self.table.foreign_keys):
             yield self._orphans_function(i, foreign_key, schema.tables[foreign_key.parent])
+
+    def _insert_function(self) -> str:
+        """Insert live rows as the acting user.
+
+        Gives the places of rows that did not come out in the audience in which they should (S9).
+        """
+        names, key = [column.name for column in self.table.columns], self.table.key
+        returned = dict.fromkeys([*key, AUDIENCE])
+        return _function(
+            f"insert_{self.name}(rows json) RETURNS SETOF bigint",
+            f"WITH r AS MATERIALIZED (SELECT * FROM {self._rows('rows', names, wanted=True)}), "
+            f"written AS (INSERT INTO {self.live} ({listed(names)}) "
+            f"SELECT {self._values(names)} FROM r RETURNING {listed(returned)}) "
+            f"SELECT r.{PLACE} FROM r LEFT JOIN written AS t ON {self._same(key)} "
+            f"WHERE t.{AUDIENCE} IS DISTINCT FROM r.{WANTED};",
+            security="INVOKER",
+        )
 
     def _place_function(self) -> str:
         """Put rows into the shadow as they stood at some place in history."""
@@ -199,9 +217,9 @@ class ServerTable:
         return " AND ".join(f"t.{quoted(name)} = {self._value(name)}" for name in key)
 
 
-def _function(head: str, body: str) -> str:
+def _function(head: str, body: str, *, security: Literal["DEFINER", "INVOKER"] = "DEFINER") -> str:
     return (
-        f"CREATE OR REPLACE FUNCTION synchrotron.{head} LANGUAGE sql SECURITY DEFINER "
+        f"CREATE OR REPLACE FUNCTION synchrotron.{head} LANGUAGE sql SECURITY {security} "
         f"SET search_path = '' BEGIN ATOMIC {body} END"
     )
 
