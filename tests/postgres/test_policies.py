@@ -114,11 +114,26 @@ def test_only_what_policies_may_read_cuts_uploads_into_sets(
 
 
 @pytest.mark.spec("H6")
-def test_a_policy_that_reads_its_own_table_is_judged_after_each_action(serve: Serve) -> None:
-    policy = """
+@pytest.mark.parametrize(
+    "policy",
+    [
+        """
         CREATE POLICY few ON item FOR INSERT
             WITH CHECK ((SELECT count(*) FROM item AS i WHERE i.project_id = item.project_id) < 2)
-    """
+        """,
+        """
+        CREATE FUNCTION items_in(p text) RETURNS bigint STABLE LANGUAGE sql SECURITY DEFINER
+            SET search_path = '' BEGIN ATOMIC
+                SELECT count(*) FROM public.item AS i WHERE i.project_id = p;
+            END;
+        CREATE POLICY few ON item FOR INSERT WITH CHECK (items_in(project_id) < 2)
+        """,
+    ],
+    ids=["a subquery", "a security definer"],
+)
+def test_a_policy_that_reads_its_own_table_is_judged_after_each_action(
+    serve: Serve, policy: str
+) -> None:
     _, file = alice_in_a_project(serve, policy)
     late = file.action(4, insert("z"))
     answer = file.send(file.action(2, insert("x")), file.action(3, insert("y")), late)
