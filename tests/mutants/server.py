@@ -310,8 +310,8 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H1: of an upload that only inserts, what is refused is left out",
         "server/upload.py",
-        "        if refused or told.error:\n            return None\n",
-        "        if told.error:\n            return None\n",
+        "            if not denied:\n                yield (",
+        "            if True:\n                yield (",
         SECURITY + "test_records_that_cannot_be_stored_are_denied",
     ),
     # ---- what leaves -------------------------------------------------------------------

@@ -98,6 +98,19 @@ def test_of_many_new_rows_the_one_that_cannot_be_is_named_and_nothing_stays(
     assert items(server) == []
 
 
+@pytest.mark.spec("H1", "H7")
+def test_an_action_that_is_denied_stops_an_upload_also_where_it_inserts_nothing(
+    server: Served, file: File
+) -> None:
+    eve = File(server, "eve", "e")  # type: ignore[arg-type]
+    eve.ok(create_project(eve, 3, "p3", "eve"))
+    declaring = file.action(10, audiences=("project:p3",))
+    answer = file.send(declaring, file.action(11, insert("x")))
+    assert isinstance(answer, Denied), answer
+    assert answer.action_id == declaring.record.id
+    assert items(server) == []
+
+
 @pytest.mark.spec("H6")
 def test_a_policy_for_some_roles_alone_is_one_for_everyone(server: Served, file: File) -> None:
     """All users act under one role, and such a policy would not count for it."""

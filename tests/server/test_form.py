@@ -75,9 +75,19 @@ def nearly_right(draw: st.DrawFn) -> RowPatch:
 
 
 @settings(max_examples=1_000)
-@given(nearly_right() | patches)
-def test_what_is_right_at_a_glance_has_nothing_to_complain_of(patch: RowPatch) -> None:
-    assert form.fault(patch) == form.complaint(patch)
+@given(st.lists(nearly_right() | patches, min_size=1, max_size=4))
+def test_what_is_right_at_a_glance_has_nothing_to_complain_of(some: list[RowPatch]) -> None:
+    doubtful = {id(patch) for patch in form.in_doubt(some)}
+    assert {form.fault(patch) for patch in some if id(patch) not in doubtful} <= {None}
+
+
+def test_one_that_is_wrong_is_found_among_many_that_are_right() -> None:
+    right = [RowPatch("note", [str(i)], ALL, "insert", {"id": str(i), "size": i}) for i in range(9)]
+    wrong = RowPatch("note", ["x"], ALL, "insert", {"id": "y", "size": 1})
+    other = RowPatch("note", ["x"], ALL, "update", {"size": 1})
+    assert form.in_doubt([*right, other]) == []
+    assert wrong in form.in_doubt([*right, wrong, other])
+    assert other not in form.in_doubt([*right, wrong, other])
 
 
 @pytest.mark.parametrize(
@@ -89,4 +99,4 @@ def test_what_is_right_at_a_glance_has_nothing_to_complain_of(patch: RowPatch) -
     ],
 )
 def test_what_is_sent_most_is_told_at_a_glance(patch: RowPatch) -> None:
-    assert form._is_plainly_right(patch)
+    assert form.in_doubt([patch, patch]) == []

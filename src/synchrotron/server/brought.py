@@ -87,7 +87,10 @@ class Brought:
     @cached_property
     def proposed(self) -> dict[int, Proposed]:
         """By the `id` of each patch: what it proposes."""
-        return {id(patch): self._proposed(patch) for patch in self._patches()}
+        patches = list(self._patches())
+        doubtful = {id(patch) for patch in self._form.in_doubt(patches)}
+        faults = [self._form.fault(p) if id(p) in doubtful else None for p in patches]
+        return {id(p): _proposed(p, fault) for p, fault in zip(patches, faults, strict=True)}
 
     @cached_property
     def records_fit(self) -> bool:
@@ -100,11 +103,12 @@ class Brought:
         for correction in self.corrections:
             yield correction.patch
 
-    def _proposed(self, sent: RowPatch) -> Proposed:
-        target = sent.target
-        if fault := self._form.fault(sent):
-            return Proposed(fault, target, target.row, "", None)
-        return Proposed(None, target, target.row, text_of(sent.key), sent.patch)
+
+def _proposed(sent: RowPatch, fault: str | None) -> Proposed:
+    target = sent.target
+    if fault is not None:
+        return Proposed(fault, target, target.row, "", None)
+    return Proposed(None, target, target.row, text_of(sent.key), sent.patch)
 
 
 def audiences_of(patches: Iterable[Iterable[RowPatch]]) -> list[Audience]:

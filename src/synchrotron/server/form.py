@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any
 
 from synchrotron.app.schema import Column, Schema, Table
 from synchrotron.app.types import ColumnType, column_type, formless_text
@@ -80,40 +81,55 @@ class Form:
             for name, columns in self._columns.items()
         }
 
+    def in_doubt(self, patches: Iterable[RowPatch]) -> list[RowPatch]:
+        """Those of some patches with which anything may be wrong, as is seen at a glance.
+
+        Nearly all are alike and right: together, column by column, they take a quarter of the
+        time that `fault` needs for each.
+        """
+        doubtful: list[RowPatch] = []
+        alike: dict[tuple[str, str | None, tuple[str, ...]], list[RowPatch]] = defaultdict(list)
+        for sent in patches:
+            if sent.values is None:
+                doubtful.append(sent)
+            else:
+                alike[sent.table, sent.op, tuple(sent.values)].append(sent)
+        for (table, op, names), some in alike.items():
+            if not self._are_right(table, op, names, some):
+                doubtful += some
+        return doubtful
+
+    def _are_right(
+        self, table: str, op: str | None, names: tuple[str, ...], patches: Sequence[RowPatch]
+    ) -> bool:
+        """Whether nothing can be wrong with patches that write the same columns of one table."""
+        texts = self._texts.get(table)
+        audiences = {sent.audience for sent in patches}
+        if texts is None or not _are_plain_texts(list(audiences)):
+            return False
+        judges, key = self._judges[table], self.schema.tables[table].key
+        rows = [(sent.values or {}).values() for sent in patches]
+        values = dict(zip(names, zip(*rows, strict=True), strict=bool(names)))
+        for name, column in values.items():
+            if name in texts and _are_plain_texts(column):
+                continue
+            judge = judges.get(name)
+            if judge is None or any(v is not None and judge(v) is not None for v in column):
+                return False
+        if {len(sent.key) for sent in patches} != {len(key)}:
+            return False
+        longest = max(map(len, audiences))
+        keys = zip(*[sent.key for sent in patches], strict=True)
+        for name, column in zip(key, keys, strict=True):
+            if name not in texts or not _are_plain_texts(column):
+                return False
+            if values.get(name) != column if op == "insert" else name in values:
+                return False
+            longest += max(map(len, column)) + len('"",')
+        return longest * ESCAPED_BYTES_MAX < INDEXED_BYTES_MAX
+
     def fault(self, sent: RowPatch) -> str | None:
         """What keeps a patch from being one of its table's, if anything does."""
-        return None if self._is_plainly_right(sent) else self.complaint(sent)
-
-    def _is_plainly_right(self, sent: RowPatch) -> bool:
-        """Whether nothing can be wrong with a patch, as is seen at a glance of nearly all.
-
-        It says no in doubt. For an upload of a thousand this takes half of the time that
-        `complaint` does.
-        """
-        texts, values = self._texts.get(sent.table), sent.values
-        if texts is None or values is None or not _is_plain_text(sent.audience):
-            return False
-        judges, columns = self._judges[sent.table], self.schema.tables[sent.table].key
-        for name, value in values.items():
-            # Most are plain texts: those are told here, without a call for each.
-            if name in texts and type(value) is str and value.isascii() and "\0" not in value:
-                continue
-            if name not in judges or (value is not None and judges[name](value) is not None):
-                return False
-        if len(sent.key) != len(columns):
-            return False
-        is_insert = sent.op == "insert"
-        room = INDEXED_BYTES_MAX // ESCAPED_BYTES_MAX - len(sent.audience)
-        for name, value in zip(columns, sent.key, strict=True):
-            if name not in texts or not _is_plain_text(value):
-                return False
-            if values.get(name) != value if is_insert else name in values:
-                return False
-            room -= len(value) + len('"",')
-        return room > 0
-
-    def complaint(self, sent: RowPatch) -> str | None:
-        """The same, with all that there is to look at."""
         table = self.schema.tables.get(sent.table)
         if table is None:
             return f"{sent.table} is not a table of this application"
@@ -196,8 +212,12 @@ def audience_fault(audience: str) -> str | None:
     return f"takes {size:,} bytes, and no more than {INDEXED_BYTES_MAX:,} can be indexed"
 
 
-def _is_plain_text(value: object) -> TypeGuard[str]:
-    return type(value) is str and value.isascii() and "\0" not in value
+def _are_plain_texts(values: Sequence[Any]) -> bool:
+    """Whether all of these can be stored as they are, as ASCII can without a NUL."""
+    if set(map(type, values)) != {str}:
+        return False
+    joined = "".join(values)
+    return joined.isascii() and "\0" not in joined
 
 
 def _told_by(record: ActionRecord) -> list[Any]:

@@ -106,6 +106,7 @@ class History:
         self._stored = stored
         self._staged: dict[Target, Life] = {}
         self._homes: dict[RowKey, set[Target]] = {}
+        self._inserted: set[Target] = set()
         for target in stored:
             self._homes.setdefault(target.row, set()).add(target)
 
@@ -120,6 +121,11 @@ class History:
             if target not in self._stored:
                 self._homes[target.row].discard(target)
         self._staged.clear()
+        self._inserted.clear()
+
+    def insert(self, target: Target) -> None:
+        """Note a row of which nothing is stored, and which a single insert makes what it is."""
+        self._inserted.add(target)
 
     def life(self, target: Target) -> Life:
         return self._staged.get(target) or self._stored.get(target) or _NO_LIFE
@@ -143,7 +149,7 @@ class History:
 
     def made(self) -> set[Target]:
         """Of which rows there was nothing before, and a single insert makes what they are."""
-        return {
+        return self._inserted | {
             target
             for target, life in self._staged.items()
             if len(life.keys) == 1

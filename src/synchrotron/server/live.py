@@ -20,12 +20,11 @@ from psycopg import errors
 
 from synchrotron.core.canonical import text_of
 from synchrotron.core.ids import Audience
-from synchrotron.core.patches import RowKey, Values
+from synchrotron.core.patches import Patch, RowKey, Target, Values
 from synchrotron.server.database import Asking, Connection, Query, Told, fetch
 from synchrotron.server.installed import Installed
 from synchrotron.server.parameters import batched
-from synchrotron.server.shadow import Write
-from synchrotron.server.tables import WANTED, rows_json
+from synchrotron.server.tables import WANTED, placed, rows_json
 
 Home: TypeAlias = tuple[Audience, Values]
 """Where a row is, and what it holds."""
@@ -172,16 +171,16 @@ class Live:
         await self._connection.execute(b"ROLLBACK TO SAVEPOINT change")
         return await self._named(rows, violated)
 
-    def inserting(self, writes: Sequence[Write]) -> Iterator[Query]:
+    def inserting(self, rows: Iterable[tuple[Target, Values, Patch]]) -> Iterator[Query]:
         """Insert new rows as the acting user; gives the places of those in another audience."""
         complete = self._installed.defaults.complete
-        by_table: dict[str, list[tuple[int, Values]]] = defaultdict(list)
-        for i, (target, _, _, values) in enumerate(writes):
-            assert values is not None  # an insert's
-            row = {**complete(target.table, values), WANTED: target.audience}
-            by_table[target.table].append((i, row))
-        for table, rows in by_table.items():
-            yield f"SELECT synchrotron.insert_{table}(%s::json)", rows_json(rows)
+        texts: dict[str, list[str]] = defaultdict(list)
+        for i, ((table, _, audience), values, patch) in enumerate(rows):
+            whole = complete(table, values)
+            text = patch.columns if whole is values else text_of(whole)
+            texts[table].append(placed(i, audience, text))
+        for table, some in texts.items():
+            yield f"SELECT synchrotron.insert_{table}(%s::json)", f"[{','.join(some)}]"
 
     def writing(
         self, table: str, gone: Sequence[RowKey], present: Sequence[tuple[RowKey, Home]]

@@ -19,6 +19,8 @@ import apsw
 from synchrotron.app import ddl
 from synchrotron.app.schema import AUDIENCE, Column, ForeignKey, Schema, Table
 from synchrotron.app.types import Bytes, Integer, Numeric, Timestamp, Uuid
+from synchrotron.core.canonical import text_of
+from synchrotron.core.ids import Audience
 from synchrotron.core.patches import Values
 from synchrotron.server.parameters import json_text
 
@@ -309,6 +311,11 @@ def _defaults(literals: apsw.Connection, table: Table) -> Iterator[tuple[str, An
     for column in table.columns:
         stored = literals.execute(f"SELECT {column.default or 'NULL'}").get
         yield column.name, None if stored is None else column.type.to_wire(stored)
+
+
+def placed(place: int, audience: Audience, row: str) -> str:
+    """One of the rows that the statements above take, where its text is there already."""
+    return f'{{"{PLACE}":{place},"{WANTED}":{text_of(audience)},{row[1:]}'
 
 
 def rows_json(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> str:

@@ -198,21 +198,35 @@ class Judgement:
     async def _insert(self) -> Row | None:
         """Insert the rows as the user and store it all; None where anything is in the way."""
         self._is_fresh = False
-        brought = self._upload.brought
+        brought, denied = self._upload.brought, False
         await self._read_rights([*brought.patched, *brought.declared])
-        refused: list[Refused] = []
+
+        def rows() -> Iterator[tuple[Target, Values, Patch]]:
+            nonlocal denied
+            for sent in brought.actions:
+                declared = sent.record.audiences
+                if self._action_fault(sent) or any(
+                    self._write_fault(declared, patch.audience) for patch in sent.patches
+                ):
+                    denied = True
+                    return
+                for sent_patch in sent.patches:
+                    _, target, _, _, patch = brought.proposed[id(sent_patch)]
+                    assert patch is not None  # it is an insert
+                    self._history.insert(target)
+                    yield target, sent_patch.values or {}, patch
 
         def queries() -> Iterator[Query]:
-            for writes in batched(self._stage_set(self._upload.actions, [], refused)):
-                yield from self._live.inserting(writes)
-            if not refused:
+            for some in batched(rows()):
+                yield from self._live.inserting(some)
+            if not denied:
                 yield ("SELECT synchrotron.check_constraints()",)
                 yield self._storing(frozenset())
 
         told = await fetch_until(self._connection, queries())
         if told.error and not isinstance(told.error, UNFIT):
             raise told.error
-        if refused or told.error:
+        if denied or told.error:
             return None
         *misplaced, _, [stored] = told.rows
         return None if any(misplaced) else stored
