@@ -2,7 +2,7 @@
 --
 -- synchrotron_owner    owns the sync schema and the application's tables. It folds, numbers and
 --                      prunes, and nobody logs in as it: the functions below run as it.
--- synchrotron_server   what the server may do: read under row level security, call those
+-- synchrotron_server   what the server may do: read and insert under row level security, call those
 --                      functions, and try a write in the shadow tables, where the policies judge
 --                      it. It owns nothing and bypasses nothing (H8).
 --
