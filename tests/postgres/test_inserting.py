@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+
+import psycopg
 import pytest
 from tests.postgres.bridge import Served
 from tests.postgres.cluster import execute
 from tests.postgres.conftest import Serve
 from tests.postgres.twin import described
+from tests.server.running import eventually
 from tests.testing.by_hand import (
     APP,
+    P1,
     P2,
     Clock,
     File,
     create_project,
     delete,
     insert,
+    row,
     update,
 )
 
-from synchrotron.core.messages import Denied, Invalid, RowPatch, SentAction
+from synchrotron.core.ids import Audience
+from synchrotron.core.messages import Denied, Invalid, RowPatch, SentAction, SyncAnswer
 from synchrotron.server.shadow import Shadow
 
 COUNT = 300
@@ -137,3 +144,131 @@ def test_a_row_of_which_something_is_known_is_judged_at_its_place(
     bob.pull()
     bob.ok(bob.action(30, insert("x", 2)))
     assert items(server) == []
+
+
+# ---- what judges a row by more than itself ----------------------------------------------
+
+RESTRICTIVE = "CREATE POLICY noted ON item AS RESTRICTIVE FOR INSERT WITH CHECK ({})"
+HAS_NOTE = "EXISTS (SELECT FROM public.note WHERE note.audience_key = 'project:' || {})"
+NOTED = "CREATE OR REPLACE FUNCTION noted(p text) RETURNS boolean STABLE LANGUAGE sql BEGIN ATOMIC "
+LOOKING = {
+    "a subquery": RESTRICTIVE.format(HAS_NOTE.format("project_id")),
+    "a function": (
+        f"{NOTED} SELECT {HAS_NOTE.format('p')}; END; {RESTRICTIVE.format('noted(project_id)')}"
+    ),
+    "a domain": (
+        f"{NOTED} SELECT {HAS_NOTE.format('p')}; END;"
+        "CREATE DOMAIN noted_project AS text CHECK (noted(VALUE));"
+        + RESTRICTIVE.format("project_id::noted_project IS NOT NULL")
+    ),
+    "a policy of a table of one's own": (
+        "CREATE TABLE permit (p text); INSERT INTO permit VALUES ('p1');"
+        "GRANT SELECT ON permit TO PUBLIC; ALTER TABLE permit ENABLE ROW LEVEL SECURITY;"
+        f"CREATE POLICY shown ON permit FOR SELECT USING ({HAS_NOTE.format('p')});"
+        + RESTRICTIVE.format("EXISTS (SELECT FROM permit WHERE p = project_id)")
+    ),
+    "a query in a text": RESTRICTIVE.format(
+        "EXISTS (SELECT FROM ts_stat('SELECT to_tsvector(id) FROM public.note'))"
+    ),
+    "a check": (
+        f"{NOTED} SELECT {HAS_NOTE.format('p')}; END;"
+        "ALTER TABLE item ADD CHECK (n = 0 OR NOT noted(project_id))"
+    ),
+    "a trigger": (
+        "CREATE FUNCTION halve() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN NEW.n := NEW.n / 2; RETURN NEW; END $$;"
+        "CREATE TRIGGER halving BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION halve()"
+    ),
+}
+
+
+def note(id: str) -> RowPatch:
+    return row("note", P1, id=id, audience_key=P1)
+
+
+def self_contained(server: Served) -> set[object]:
+    return {name for (name,) in execute(server.database, SELF_CONTAINED)}
+
+
+SELF_CONTAINED = "SELECT * FROM synchrotron.self_contained_tables()"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "n < 10",
+        "synchrotron.user_id() = 'alice' OR project_id LIKE 'p%'",
+        "current_setting('request.jwt.claim.sub') <> '' AND length(id) < 100",
+    ],
+)
+def test_what_looks_at_the_row_and_the_user_alone_leaves_a_table_self_contained(
+    serve: Serve, policy: str
+) -> None:
+    """Else every upload would be judged the longer way, and all be well."""
+    given = described(APP, given=False, policies=RESTRICTIVE.format(policy))
+    assert self_contained(serve(given)) == set(APP.schema.tables)
+
+
+@pytest.mark.spec("H6", "H7")
+@pytest.mark.parametrize("looks", LOOKING)
+def test_what_may_look_at_other_rows_has_them_judged_in_the_shadow(
+    server: Served, file: File, looks: str, tried: list[int]
+) -> None:
+    """Rights are those before an action, for all its rows in whatever order they are written."""
+    execute(server.database, LOOKING[looks])
+    file.send(file.action(9, insert("y"), note("m")))
+    tried.clear()
+    answer = file.send(file.action(10, note("n"), insert("x")))
+    assert tried
+    assert "item" not in self_contained(server)
+    if looks not in ("a check", "a trigger"):
+        assert isinstance(answer, Denied), answer
+        assert items(server) == []
+
+
+@pytest.mark.spec("H6")
+def test_a_function_that_is_replaced_while_the_server_runs_is_asked_before_the_action(
+    server: Served, file: File
+) -> None:
+    always = f"{NOTED} SELECT p IS NOT NULL; END;"
+    execute(server.database, f"{always} {RESTRICTIVE.format('noted(project_id)')}")
+    file.ok(file.action(9, insert("y")))
+    execute(server.database, f"{NOTED} SELECT {HAS_NOTE.format('p')}; END;")
+    answer = file.send(file.action(10, note("n"), insert("x")))
+    assert isinstance(answer, Denied), answer
+
+
+@pytest.mark.spec("H6")
+def test_a_policy_that_another_server_copied_meanwhile_counts(server: Served, file: File) -> None:
+    """An upload waits for its turn, knowing what was installed before."""
+    other = Served(server.database, clock=Clock())
+    try:
+        bob = File(other, "bob", "b")  # type: ignore[arg-type]
+        bob.ok(create_project(bob, 5, "p5", "bob"))
+        file.pull()
+        execute(
+            server.database,
+            "CREATE POLICY smaller ON item AS RESTRICTIVE FOR INSERT TO synchrotron_owner "
+            "WITH CHECK (n < 3)",
+        )
+        answers: list[SyncAnswer] = []
+        large = file.action(30, insert("x", 5))
+        uploading = threading.Thread(target=lambda: answers.append(file.send(large)))
+        with psycopg.connect(server.database) as holding:
+            holding.execute(
+                "SELECT FROM synchrotron.audiences WHERE audience = 'project:p1' FOR UPDATE"
+            )
+            uploading.start()
+            eventually(lambda: bool(execute(server.database, WAITING)))
+            bob.ok(bob.action(31, insert("z", in_=Audience("project:p5"))))
+        uploading.join(30)
+        [answer] = answers
+        assert isinstance(answer, Denied), answer
+    finally:
+        other.close()
+
+
+WAITING = """
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""

@@ -126,6 +126,7 @@ class Entered(NamedTuple):
     """In which audiences the user may write, of those that the upload names."""
     taken: list[OrderKey] | None
     leases: list[Lease] | None
+    installed: int
     policies_fit: bool
     targets: str | None
     """What is stored of the rows that the upload touches, as JSON."""
@@ -338,6 +339,8 @@ class ExchangeTransaction:
             new = [sent for sent in request.actions if not is_retry(sent.record)]
         brought = Brought(self._installed.form, new, request.corrections)
         entered = await self._enter(request, brought)
+        if entered.installed != self._installed.version:
+            raise NewlyInstalled  # while this one waited for its turn
         rows = decode(entered.targets) if entered.targets else []
         viewer, needs_rebase = viewer_of(
             self._user, request.question, entered.audiences, entered.joined_floor

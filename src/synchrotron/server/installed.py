@@ -23,7 +23,7 @@ class Installed:
         sources: Sequence[str],
         audiences: str | None,
         rights: Sequence[tuple[str, bool]],
-        narrowed: Iterable[str],
+        self_contained: Iterable[str],
     ) -> None:
         self.version = version
         self.migrations = len(sources) - 1
@@ -35,8 +35,8 @@ class Installed:
         """Whether a user can be the first in an audience by writing in it (H7a)."""
         self.audience_tables = frozenset(name for name, for_policies in rights if not for_policies)
         self.policy_tables = frozenset(name for name, for_policies in rights if for_policies)
-        self.narrowed_tables = frozenset(narrowed)
-        """Those with a policy for some roles alone. In the shadow such a policy is everyone's."""
+        self.self_contained = frozenset(self_contained)
+        """The tables in which a new row is judged by itself, whatever else is written."""
 
     @property
     def rights_tables(self) -> frozenset[str]:
@@ -54,11 +54,7 @@ async def read_installed(connection: Connection) -> Installed:
         rights = await fetch(
             connection, "SELECT name, for_policies FROM synchrotron.rights_tables()"
         )
-        narrowed = await fetch(
-            connection,
-            "SELECT DISTINCT t.name FROM synchrotron.app_tables AS t"
-            " JOIN pg_catalog.pg_policy AS p ON p.polrelid = t.live WHERE p.polroles <> '{0}'",
-        )
+        alone = await fetch(connection, "SELECT * FROM synchrotron.self_contained_tables()")
     except errors.Error as error:
         raise InstallationError(
             f"{error}. Install an application first: synchrotron install module:app --database URL"
@@ -69,7 +65,7 @@ async def read_installed(connection: Connection) -> Installed:
         )
     await _check_role(connection)
     [(version, sources, audiences, made)] = found
-    installed = Installed(version, sources, audiences, rights, [name for (name,) in narrowed])
+    installed = Installed(version, sources, audiences, rights, [name for (name,) in alone])
     if made != fingerprint(installed.schema):
         raise InstallationError(
             "another version of Synchrotron installed this database: run synchrotron install "
@@ -95,6 +91,16 @@ async def _check_role(connection: Connection) -> None:
         "SELECT name FROM synchrotron.app_tables WHERE pg_catalog.has_table_privilege("
         "live, 'UPDATE, DELETE, TRUNCATE')",
     )
+    readonly = await fetch(
+        connection,
+        "SELECT name FROM synchrotron.app_tables"
+        " WHERE NOT pg_catalog.has_table_privilege(live, 'INSERT')",
+    )
+    if readonly:
+        raise InstallationError(
+            f"the role synchrotron_server may not insert into {readonly[0][0]}: "
+            f"GRANT INSERT ON {readonly[0][0]} TO synchrotron_server"
+        )
     if writable:
         raise InstallationError(
             f"the role synchrotron_server may write {writable[0][0]} directly: REVOKE UPDATE, "

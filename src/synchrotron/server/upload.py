@@ -183,16 +183,16 @@ class Judgement:
         """Whether an upload does nothing but insert rows, all of which the user can insert at once.
 
         Nothing is known of them, so each is at its place what it is in the end. Their audiences
-        are the user's already, so that they can be seen when they are written. And no right
-        depends on their tables, nor on who PostgreSQL takes the server for.
+        are the user's already, so that they can be seen when they are written. Nothing that
+        judges one of them looks at another row, and nobody becomes a member by them.
         """
         upload, brought, installed = self._upload, self._upload.brought, self._installed
         return (
             brought.only_inserts
             and self._history.is_empty
             and upload.audiences.issuperset(brought.patched)
-            and installed.rights_tables.isdisjoint(brought.tables)
-            and installed.narrowed_tables.isdisjoint(brought.tables)
+            and installed.self_contained.issuperset(brought.tables)
+            and installed.audience_tables.isdisjoint(brought.tables)
         )
 
     async def _insert(self) -> Row | None:

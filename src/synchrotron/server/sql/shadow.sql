@@ -13,15 +13,21 @@ CREATE OR REPLACE VIEW synchrotron.app_tables AS
     WHERE shadow.relnamespace = 'synchrotron_shadow'::regnamespace AND shadow.relkind = 'r'
       AND live.relnamespace = 'public'::regnamespace AND live.relkind = 'r';
 
+-- Of the policies, and of what else could be put in a new row's way after the installation.
 CREATE OR REPLACE FUNCTION synchrotron.digest_of_policies() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
     SELECT md5(string_agg(
-        concat_ws(' ', t.name, c.relrowsecurity, p.polname, p.polcmd, p.polpermissive,
-            p.polroles::text, p.polqual::text, p.polwithcheck::text),
+        concat_ws(' ', t.name, c.relrowsecurity, c.relchecks, c.relhasrules, g.triggers,
+            p.polname, p.polcmd, p.polpermissive, p.polroles::text, p.polqual::text,
+            p.polwithcheck::text),
         chr(10) ORDER BY t.name, p.polname
     ))
     FROM synchrotron.app_tables AS t
     JOIN pg_catalog.pg_class AS c ON c.oid = t.live
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS triggers FROM pg_catalog.pg_trigger
+        WHERE tgrelid = t.live AND NOT tgisinternal
+    ) AS g
     LEFT JOIN pg_catalog.pg_policy AS p ON p.polrelid = t.live;
 END;
 
@@ -118,4 +124,97 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
             JOIN pg_catalog.pg_language AS l ON l.oid = f.prolang
             WHERE f.oid = r.id AND f.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c')
         );
+END;
+
+-- Whether an object uses a function, an operator or a type that is not PostgreSQL's own.
+CREATE OR REPLACE FUNCTION synchrotron.uses_others(kind regclass, object oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = '' BEGIN ATOMIC
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_depend AS d
+        WHERE d.classid = kind AND d.objid = object
+          AND d.refclassid IN (
+            'pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass,
+            'pg_catalog.pg_type'::regclass)
+          AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_proc AS f
+            WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND f.oid = d.refobjid
+              AND f.pronamespace = 'synchrotron'::regnamespace)
+    );
+END;
+
+-- Whether an expression calls a function that is not of this schema, or one of PostgreSQL's own
+-- by which rows can be read, such as ts_stat and query_to_xml: it keeps no record of those.
+CREATE OR REPLACE FUNCTION synchrotron.calls_others(expression text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = '' BEGIN ATOMIC
+    SELECT EXISTS (
+        SELECT FROM regexp_matches(
+            expression, ':(funcid|opno|aggfnoid|winfnoid) (\d+)', 'g'
+        ) AS called (what)
+        LEFT JOIN pg_catalog.pg_operator AS o ON o.oid = called.what[2]::oid
+        LEFT JOIN pg_catalog.pg_proc AS f ON f.oid
+            = CASE called.what[1] WHEN 'opno' THEN o.oprcode::oid ELSE called.what[2]::oid END
+        WHERE (
+            f.pronamespace = 'synchrotron'::regnamespace
+            OR f.pronamespace = 'pg_catalog'::regnamespace AND f.provolatile <> 'v'
+            AND f.proname NOT LIKE '%xml%' AND f.proname NOT LIKE 'pg_input%'
+        ) IS NOT TRUE
+    );
+END;
+
+-- Whether an expression may look at anything but its row.
+CREATE OR REPLACE FUNCTION synchrotron.looks_around(expression text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = ''
+RETURN position(':relid ' IN expression) > 0 OR synchrotron.calls_others(expression);
+
+-- Whether a view's rule reads anything but tables that are nothing more than their rows.
+CREATE OR REPLACE FUNCTION synchrotron.reads_more_than_tables(rule oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = '' BEGIN ATOMIC
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_rewrite AS r
+        JOIN pg_catalog.pg_depend AS d
+            ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+            AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> r.ev_class
+        JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
+        LEFT JOIN synchrotron.app_tables AS t ON t.live = c.oid
+        WHERE r.oid = rule AND (
+            c.relkind <> 'r' OR c.relhassubclass OR c.relrowsecurity AND t.live IS NULL)
+    );
+END;
+
+-- The tables in which a new row can be judged where it is inserted, beside others of its upload:
+-- nothing that judges it looks at anything but the row itself and who is a member of what. This
+-- says no in doubt, as of every function that is neither PostgreSQL's own nor of this schema: it may
+-- be replaced at any time. A policy for some roles alone counts for everyone in the shadow, and would
+-- not here; a trigger would run as the user.
+CREATE OR REPLACE FUNCTION synchrotron.self_contained_tables() RETURNS SETOF text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
+    SELECT t.name::text
+    FROM synchrotron.app_tables AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.live
+    WHERE NOT c.relhasrules
+      AND NOT synchrotron.uses_others('pg_catalog.pg_class', t.live)
+      AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = t.live AND NOT tgisinternal)
+      AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_policy AS p WHERE p.polrelid = t.live AND (
+            p.polroles <> '{0}'
+            OR synchrotron.uses_others('pg_catalog.pg_policy', p.oid)
+            OR synchrotron.looks_around(concat(p.polqual::text, p.polwithcheck::text))))
+      AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conrelid = t.live AND (
+            synchrotron.uses_others('pg_catalog.pg_constraint', k.oid)
+            OR synchrotron.looks_around(k.conbin::text)))
+      AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attrdef AS d
+        JOIN pg_catalog.pg_attribute AS a ON (a.attrelid, a.attnum) = (d.adrelid, d.adnum)
+        WHERE d.adrelid = t.live AND a.attgenerated <> ''
+          AND synchrotron.uses_others('pg_catalog.pg_attrdef', d.oid))
+      AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = t.live
+          AND synchrotron.uses_others('pg_catalog.pg_class', i.indexrelid))
+      AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_rewrite AS r
+        WHERE r.ev_class = 'synchrotron.members'::regclass AND (
+            synchrotron.uses_others('pg_catalog.pg_rewrite', r.oid)
+            OR synchrotron.calls_others(r.ev_action::text)
+            OR synchrotron.reads_more_than_tables(r.oid)));
 END;

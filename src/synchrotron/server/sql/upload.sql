@@ -22,7 +22,7 @@ CREATE OR REPLACE FUNCTION synchrotron.enter_upload(
 )
 RETURNS TABLE (
     seen bigint, audiences text[], joined_floor text, behind boolean, writable text[],
-    taken text[], leases json, policies_fit boolean, targets text
+    taken text[], leases json, installed bigint, policies_fit boolean, targets text
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
@@ -47,8 +47,8 @@ BEGIN
         );
     END IF;
     leases := synchrotron.leases_of_others(client, at_ms);
-    SELECT p.policies_digest = synchrotron.digest_of_policies() INTO policies_fit
-        FROM synchrotron.application AS p;
+    SELECT p.version, p.policies_digest = synchrotron.digest_of_policies()
+        INTO installed, policies_fit FROM synchrotron.application AS p;
     targets := (
         SELECT json_agg(json_build_array(
             t.table_name, t.key, t.audience, t.base, t.present, t.newest
