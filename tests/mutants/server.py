@@ -336,6 +336,13 @@ SERVER_MUTANTS = (
         INSERTING + "test_what_may_look_at_other_rows_has_them_judged_in_the_shadow",
     ),
     ServerMutant(
+        "H2: who inserts rows changes no rights",
+        "server/upload.py",
+        "        self._written_tables.update(brought.tables)\n",
+        "",
+        INSERTING + "test_new_rows_on_which_rights_to_others_depend_change_rights",
+    ),
+    ServerMutant(
         "H6: what was installed meanwhile is not looked at again",
         "server/exchange.py",
         "        if entered.installed != self._installed.version:\n",

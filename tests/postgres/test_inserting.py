@@ -226,6 +226,21 @@ def test_what_may_look_at_other_rows_has_them_judged_in_the_shadow(
         assert items(server) == []
 
 
+@pytest.mark.spec("H2", "H6")
+def test_new_rows_on_which_rights_to_others_depend_change_rights(
+    server: Served, file: File, tried: list[int]
+) -> None:
+    """Else an upload that was judged before them would be stored after them."""
+    execute(server.database, LOOKING["a subquery"])
+    file.send(file.action(9, insert("y")))
+    tried.clear()
+    answer = file.ok(file.action(10, note("n")))
+    assert not tried
+    assert execute(server.database, "SELECT rights_seq FROM synchrotron.counter") == [
+        (answer.accepted[0],)
+    ]
+
+
 @pytest.mark.spec("H6")
 def test_a_function_that_is_replaced_while_the_server_runs_is_asked_before_the_action(
     server: Served, file: File

@@ -62,6 +62,20 @@ def test_a_database_from_before_fingerprints_can_be_installed_anew(database: str
     asyncio.run(opened(database))
 
 
+def test_functions_of_another_version_that_gave_something_else_are_replaced(database: str) -> None:
+    install(app(), database)
+    execute(database, "DROP FUNCTION synchrotron.decided(text)")
+    other = "CREATE FUNCTION synchrotron.{}(client text) RETURNS integer LANGUAGE sql RETURN 1"
+    for name in ("decided", "of_another_version"):
+        execute(database, other.format(name))
+    before = catalogue(database)
+    install(app(), database)
+    asyncio.run(opened(database))
+    assert catalogue(database) == before
+    functions = "SELECT proname FROM pg_proc WHERE proname = 'of_another_version'"
+    assert execute(database, functions) == []
+
+
 async def opened(database: str) -> None:
     async with PostgresAuthority(database):
         pass

@@ -108,16 +108,12 @@ class _Installation:
         seen = self._known_migrations()
         adoption = self._make_tables(seen)
         self._make_members()
-        self._file("rights")
-        self._file("exchange")
-        self._file("download")
-        self._file("upload")
-        self._file("retention")
-        self._make_shadows()
-        self._file("shadow")
-        for table in self._tables:
-            for function in table.functions(self._schema):
-                self._execute(function)
+        try:
+            with self._connection.transaction():
+                self._make_functions()
+        except psycopg.errors.InvalidFunctionDefinition:
+            self._file("forget")
+            self._make_functions()
         self._make_policies()
         self._check()
         self._execute("SELECT synchrotron.copy_policies()")
@@ -127,6 +123,16 @@ class _Installation:
         return Installed(list(self._schema.tables), new, adopted)
 
     # ---- pieces -----------------------------------------------------------------------
+
+    def _make_functions(self) -> None:
+        """The functions, and the shadow tables that some of them write."""
+        for name in ("rights", "exchange", "download", "upload", "retention"):
+            self._file(name)
+        self._make_shadows()
+        self._file("shadow")
+        for table in self._tables:
+            for function in table.functions(self._schema):
+                self._execute(function)
 
     def _check_server(self) -> None:
         if self._connection.info.server_version < POSTGRESQL_MIN:

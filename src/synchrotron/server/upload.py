@@ -200,6 +200,7 @@ class Judgement:
         self._is_fresh = False
         brought, denied = self._upload.brought, False
         await self._read_rights([*brought.patched, *brought.declared])
+        self._written_tables.update(brought.tables)
 
         def rows() -> Iterator[tuple[Target, Values, Patch]]:
             nonlocal denied
