@@ -68,6 +68,7 @@ def test_functions_of_another_version_that_gave_something_else_are_replaced(data
     other = "CREATE FUNCTION synchrotron.{}(client text) RETURNS integer LANGUAGE sql RETURN 1"
     for name in ("decided", "of_another_version"):
         execute(database, other.format(name))
+        execute(database, f"ALTER FUNCTION synchrotron.{name} OWNER TO synchrotron_owner")
     before = catalogue(database)
     install(app(), database)
     asyncio.run(opened(database))
