@@ -336,6 +336,28 @@ SERVER_MUTANTS = (
         INSERTING + "test_what_may_look_at_other_rows_has_them_judged_in_the_shadow",
     ),
     ServerMutant(
+        "H6: a function of anyone's in our schema looks at nothing",
+        "server/sql/shadow.sql",
+        "            AND f.proname IN ('user_id', 'my_audiences', 'audiences_of', 'may_begin', "
+        "'may_write')\n",
+        "",
+        INSERTING + "test_what_may_look_at_other_rows_has_them_judged_in_the_shadow",
+    ),
+    ServerMutant(
+        "H6: policies may change between being looked at and being asked",
+        "server/sql/upload.sql",
+        "        EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', its_table);\n",
+        "        NULL;\n",
+        INSERTING + "test_a_policy_that_is_altered_while_an_upload_waits_for_its_table_counts",
+    ),
+    ServerMutant(
+        "H6: a policy's two clauses are one to the digest",
+        "server/sql/shadow.sql",
+        "coalesce(p.polqual::text, '-'), coalesce(p.polwithcheck::text, '-')",
+        "p.polqual::text, p.polwithcheck::text",
+        SECURITY + "test_a_policy_whose_clause_moves_counts_from_the_next_upload",
+    ),
+    ServerMutant(
         "H2: who inserts rows changes no rights",
         "server/upload.py",
         "        self._written_tables.update(brought.tables)\n",

@@ -167,6 +167,10 @@ LOOKING = {
         f"CREATE POLICY shown ON permit FOR SELECT USING ({HAS_NOTE.format('p')});"
         + RESTRICTIVE.format("EXISTS (SELECT FROM permit WHERE p = project_id)")
     ),
+    "a function among ours": (
+        f"{NOTED.replace('noted', 'synchrotron.noted')} SELECT {HAS_NOTE.format('p')}; END;"
+        + RESTRICTIVE.format("synchrotron.noted(project_id)")
+    ),
     "a query in a text": RESTRICTIVE.format(
         "EXISTS (SELECT FROM ts_stat('SELECT to_tsvector(id) FROM public.note'))"
     ),
@@ -206,6 +210,12 @@ def test_what_looks_at_the_row_and_the_user_alone_leaves_a_table_self_contained(
 ) -> None:
     """Else every upload would be judged the longer way, and all be well."""
     given = described(APP, given=False, policies=RESTRICTIVE.format(policy))
+    assert self_contained(serve(given)) == set(APP.schema.tables)
+
+
+def test_policies_of_other_writes_leave_a_table_self_contained(serve: Serve) -> None:
+    policy = RESTRICTIVE.replace("INSERT WITH CHECK", "UPDATE USING")
+    given = described(APP, given=False, policies=policy.format(HAS_NOTE.format("project_id")))
     assert self_contained(serve(given)) == set(APP.schema.tables)
 
 
@@ -281,6 +291,23 @@ def test_a_policy_that_another_server_copied_meanwhile_counts(server: Served, fi
         assert isinstance(answer, Denied), answer
     finally:
         other.close()
+
+
+@pytest.mark.spec("H6")
+def test_a_policy_that_is_altered_while_an_upload_waits_for_its_table_counts(
+    server: Served, file: File
+) -> None:
+    answers: list[SyncAnswer] = []
+    large = file.action(30, note("n"), insert("x", 50))
+    uploading = threading.Thread(target=lambda: answers.append(file.send(large)))
+    with psycopg.connect(server.database) as altering:
+        noted = HAS_NOTE.format("project_id")
+        altering.execute(f"ALTER POLICY small ON item WITH CHECK (n < 10 OR {noted})".encode())
+        uploading.start()
+        eventually(lambda: bool(execute(server.database, WAITING)))
+    uploading.join(30)
+    [answer] = answers
+    assert isinstance(answer, Denied), answer
 
 
 WAITING = """

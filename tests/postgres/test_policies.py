@@ -101,6 +101,18 @@ def test_what_an_operators_new_policy_reads_counts_from_the_next_upload(serve: S
         (READING["a subquery"], ["project"]),
         (READING["a function with its statements"], ["project"]),
         (READING["a security definer"], ["item", "note", "project", "project_member"]),
+        (
+            f"{HEAD} LANGUAGE sql BEGIN ATOMIC SELECT {OPEN.format('p')}; END;"
+            "CREATE DOMAIN open_project AS text CHECK (is_open(VALUE));"
+            + POLICY.format("project_id::open_project IS NOT NULL"),
+            ["project"],
+        ),
+        (
+            "CREATE TABLE permit (p text); ALTER TABLE permit ENABLE ROW LEVEL SECURITY;"
+            f"CREATE POLICY shown ON permit FOR SELECT USING ({OPEN.format('p')});"
+            + POLICY.format("EXISTS (SELECT FROM permit AS t WHERE t.p = project_id)"),
+            ["project"],
+        ),
     ],
 )
 def test_only_what_policies_may_read_cuts_uploads_into_sets(

@@ -368,6 +368,21 @@ def test_a_policy_that_is_changed_counts_from_the_next_upload(server: Served, ev
 
 
 @pytest.mark.spec("H6")
+def test_a_policy_whose_clause_moves_counts_from_the_next_upload(server: Served, eve: File) -> None:
+    """The same condition of a row as it becomes, and then of the row as it was."""
+    eve.ok(eve.action(10, insert("e", 5, in_=P2)))
+    policy = "CREATE POLICY small ON item AS RESTRICTIVE FOR UPDATE {} (n < 3)"
+    execute(server.database, policy.format("WITH CHECK"))
+    eve.ok(eve.action(11, update("e", P2, n=2)), eve.action(12, update("e", P2, n=1)))
+    execute(server.database, "ALTER POLICY small ON item WITH CHECK (n < 9)")
+    eve.ok(eve.action(13, update("e", P2, n=5)))
+    execute(server.database, "ALTER POLICY small ON item WITH CHECK (n < 3)")
+    eve.ok(eve.action(14, insert("f", 1, in_=P2)))
+    execute(server.database, f"DROP POLICY small ON item; {policy.format('USING')}")
+    denied(server, lambda: eve.send(eve.action(15, update("e", P2, n=1))))
+
+
+@pytest.mark.spec("H6")
 def test_a_policy_that_hides_a_row_denies_what_it_passes_over(serve: Serve) -> None:
     """PostgreSQL skips a hidden row without an error: what was written is counted."""
     policies = """

@@ -18,8 +18,8 @@ CREATE OR REPLACE FUNCTION synchrotron.digest_of_policies() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
     SELECT md5(string_agg(
         concat_ws(' ', t.name, c.relrowsecurity, c.relchecks, c.relhasrules, g.triggers,
-            p.polname, p.polcmd, p.polpermissive, p.polroles::text, p.polqual::text,
-            p.polwithcheck::text),
+            p.polname, p.polcmd, p.polpermissive, p.polroles::text,
+            coalesce(p.polqual::text, '-'), coalesce(p.polwithcheck::text, '-')),
         chr(10) ORDER BY t.name, p.polname
     ))
     FROM synchrotron.app_tables AS t
@@ -76,7 +76,8 @@ END $$;
 
 -- The tables that rights depend on: those that `audiences` reads, and those that policies read
 -- besides the row that they judge. Rights are those before an action, so a change of these ends
--- a set. What is read through views, functions and operators counts as well. PostgreSQL knows
+-- a set. What is read through views, functions, operators, domains and the policies of a table of
+-- one's own counts as well. PostgreSQL knows
 -- what a function reads where its body stands in BEGIN ATOMIC; one whose body is a text may read
 -- any table, and so it is taken to read all.
 CREATE OR REPLACE FUNCTION synchrotron.rights_tables()
@@ -95,7 +96,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
               AND r.kind <> 'pg_catalog.pg_class'::regclass
               AND d.refclassid IN (
                 'pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass,
-                'pg_catalog.pg_operator'::regclass)
+                'pg_catalog.pg_operator'::regclass, 'pg_catalog.pg_type'::regclass)
               -- Of its own table a policy reads the row in question, unless that is read anew.
               AND NOT EXISTS (
                 SELECT FROM pg_catalog.pg_policy AS p
@@ -108,6 +109,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
             UNION ALL
             SELECT 'pg_catalog.pg_rewrite'::regclass, w.oid FROM pg_catalog.pg_rewrite AS w
             WHERE r.kind = 'pg_catalog.pg_class'::regclass AND w.ev_class = r.id
+            UNION ALL  -- a domain's checks
+            SELECT 'pg_catalog.pg_constraint'::regclass, k.oid FROM pg_catalog.pg_constraint AS k
+            WHERE r.kind = 'pg_catalog.pg_type'::regclass AND k.contypid = r.id
+            UNION ALL  -- the policies of a table of one's own
+            SELECT 'pg_catalog.pg_policy'::regclass, p.oid FROM pg_catalog.pg_policy AS p
+            WHERE r.kind = 'pg_catalog.pg_class'::regclass AND p.polrelid = r.id
+              AND NOT EXISTS (SELECT FROM synchrotron.app_tables AS t WHERE t.live = r.id)
         ) AS next
         -- The functions of this schema ask for memberships, which are looked at above.
         WHERE NOT EXISTS (
@@ -142,8 +150,10 @@ LANGUAGE sql STABLE SET search_path = '' BEGIN ATOMIC
     );
 END;
 
--- Whether an expression calls a function that is not of this schema, or one of PostgreSQL's own
--- by which rows can be read, such as ts_stat and query_to_xml: it keeps no record of those.
+-- Whether an expression calls a function that is neither PostgreSQL's own nor one of this schema's
+-- for policies, or one of PostgreSQL's own by which rows can be read, such as ts_stat and
+-- query_to_xml: it keeps no record of those. Nor of a type that SQL/JSON returns, or that an input
+-- function is given, which may be a domain with a function of anyone's.
 CREATE OR REPLACE FUNCTION synchrotron.calls_others(expression text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = '' BEGIN ATOMIC
     SELECT EXISTS (
@@ -155,9 +165,14 @@ LANGUAGE sql STABLE SET search_path = '' BEGIN ATOMIC
             = CASE called.what[1] WHEN 'opno' THEN o.oprcode::oid ELSE called.what[2]::oid END
         WHERE (
             f.pronamespace = 'synchrotron'::regnamespace
+            AND f.proname IN ('user_id', 'my_audiences', 'audiences_of', 'may_begin', 'may_write')
             OR f.pronamespace = 'pg_catalog'::regnamespace AND f.provolatile <> 'v'
             AND f.proname NOT LIKE '%xml%' AND f.proname NOT LIKE 'pg_input%'
+            AND 'pg_catalog.cstring'::regtype <> ALL (f.proargtypes::oid[])
         ) IS NOT TRUE
+    ) OR EXISTS (
+        SELECT FROM regexp_matches(expression, ':typid (\d+)', 'g') AS given (what)
+        WHERE given.what[1]::oid >= 16384
     );
 END;
 
@@ -194,8 +209,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
       AND NOT synchrotron.uses_others('pg_catalog.pg_class', t.live)
       AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = t.live AND NOT tgisinternal)
-      AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_policy AS p WHERE p.polrelid = t.live AND (
+      AND NOT EXISTS (  -- of the policies that an INSERT … RETURNING asks
+        SELECT FROM pg_catalog.pg_policy AS p
+        WHERE p.polrelid = t.live AND p.polcmd IN ('a', 'r', '*') AND (
             p.polroles <> '{0}'
             OR synchrotron.uses_others('pg_catalog.pg_policy', p.oid)
             OR synchrotron.looks_around(concat(p.polqual::text, p.polwithcheck::text))))

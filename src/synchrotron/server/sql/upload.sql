@@ -25,6 +25,8 @@ RETURNS TABLE (
     taken text[], leases json, installed bigint, policies_fit boolean, targets text
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    its_table text;
 BEGIN
     IF alone THEN
         PERFORM pg_advisory_xact_lock(hashtext('synchrotron upload'));
@@ -32,6 +34,13 @@ BEGIN
         PERFORM pg_advisory_xact_lock_shared(hashtext('synchrotron upload'));
     END IF;
     PERFORM synchrotron.hold_audiences(wanted);
+    -- As writing does later: what judges their rows stays as it is from here on.
+    FOR its_table IN
+        SELECT t.live::regclass::text FROM synchrotron.app_tables AS t
+        WHERE t.name::text IN (SELECT json_object_keys(row_keys)) ORDER BY t.live
+    LOOP
+        EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', its_table);
+    END LOOP;
     -- All that an upload is judged by is read after this.
     SELECT k.seq INTO seen FROM synchrotron.counter AS k;
     SELECT s.audiences, s.joined_floor INTO audiences, joined_floor
