@@ -254,8 +254,8 @@ MUTANTS = (
         also=(
             Edit(
                 "replica/exchange.py",
-                "                if accepted.order_key != entry.key:\n"
-                "                    self.revision.move(entry, accepted.order_key)\n",
+                "                if stored_record.order_key != entry.key:\n"
+                "                    self.revision.move(entry, stored_record.order_key)\n",
                 "",
             ),
             Edit(
