@@ -269,7 +269,8 @@ SERVER_MUTANTS = (
         "    CREATE POLICY readers ON synchrotron.targets FOR SELECT\n"
         "        USING (audience = ANY ((SELECT synchrotron.my_audiences())::text[]));",
         "    CREATE POLICY readers ON synchrotron.targets FOR SELECT USING (true);",
-        SECURITY + "test_the_servers_role_reads_only_what_the_user_sees_and_writes_no_table",
+        SECURITY
+        + "test_the_servers_role_reads_and_inserts_only_as_the_user_may_and_writes_nothing_else",
     ),
     # ---- new rows, inserted by the user ------------------------------------------------
     ServerMutant(

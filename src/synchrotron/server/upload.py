@@ -30,7 +30,7 @@ from synchrotron.core.ids import ActionId, Audience, ClientId
 from synchrotron.core.messages import Denied, Invalid, RowPatch, SentAction, SentCorrection
 from synchrotron.core.patches import Patch, RowKey, Target, Values
 from synchrotron.server.brought import Brought, Proposed, audiences_of
-from synchrotron.server.database import Connection, Query, fetch, fetch_until
+from synchrotron.server.database import Asking, Connection, Query, fetch, fetch_until
 from synchrotron.server.form import audience_fault
 from synchrotron.server.history import History, Place
 from synchrotron.server.installed import Installed
@@ -217,15 +217,17 @@ class Judgement:
                     self._history.insert(target)
                     yield target, sent_patch.values or {}, patch
 
+        inserting = Asking(chain.from_iterable(map(self._live.inserting, batched(rows()))))
+
         def queries() -> Iterator[Query]:
-            for some in batched(rows()):
-                yield from self._live.inserting(some)
+            yield from inserting
             if not denied:
                 yield ("SELECT synchrotron.check_constraints()",)
                 yield self._storing(frozenset())
 
         told = await fetch_until(self._connection, queries())
-        if told.error and not isinstance(told.error, UNFIT):
+        is_of_storing = len(told.rows) > inserting.count
+        if told.error and (is_of_storing or not isinstance(told.error, UNFIT)):
             raise told.error
         if denied or told.error:
             return None
