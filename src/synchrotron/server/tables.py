@@ -123,14 +123,10 @@ class ServerTable:
 
         Gives the places of rows that did not come out in the audience in which they should (S9).
         """
-        names, key = [column.name for column in self.table.columns], self.table.key
-        returned = dict.fromkeys([*key, AUDIENCE])
         return _function(
             f"insert_{self.name}(rows json) RETURNS SETOF bigint",
-            f"WITH r AS MATERIALIZED (SELECT * FROM {self._rows('rows', names, wanted=True)}), "
-            f"written AS (INSERT INTO {self.live} ({listed(names)}) "
-            f"SELECT {self._values(names)} FROM r RETURNING {listed(returned)}) "
-            f"SELECT r.{PLACE} FROM r LEFT JOIN written AS t ON {self._same(key)} "
+            f"{self._written()} "
+            f"SELECT r.{PLACE} FROM r LEFT JOIN written AS t ON {self._same(self.table.key)} "
             f"WHERE t.{AUDIENCE} IS DISTINCT FROM r.{WANTED};",
             security="INVOKER",
         )
@@ -149,15 +145,12 @@ class ServerTable:
 
         Gives the places of rows that came out in another audience than they should (S9).
         """
-        names, key = [column.name for column in self.table.columns], self.table.key
-        returned = dict.fromkeys([*key, AUDIENCE])
+        key = self.table.key
         return _function(
             f"write_{self.name}(gone json, rows json) RETURNS SETOF bigint",
             f"DELETE FROM {self.live} AS t USING {self._rows('gone', key)} "
             f"WHERE {self._same(key)}; "
-            f"WITH r AS MATERIALIZED (SELECT * FROM {self._rows('rows', names, wanted=True)}), "
-            f"written AS (INSERT INTO {self.live} ({listed(names)}) "
-            f"SELECT {self._values(names)} FROM r RETURNING {listed(returned)}) "
+            f"{self._written()} "
             f"SELECT r.{PLACE} FROM r JOIN written AS t ON {self._same(key)} "
             f"WHERE t.{AUDIENCE} <> r.{WANTED};",
         )
@@ -197,6 +190,16 @@ class ServerTable:
         )
 
     # ---- pieces -----------------------------------------------------------------------
+
+    def _written(self) -> str:
+        """Inserts `rows` into the live table: `r` as they were given, `written` as they are."""
+        names = [column.name for column in self.table.columns]
+        returned = dict.fromkeys([*self.table.key, AUDIENCE])
+        return (
+            f"WITH r AS MATERIALIZED (SELECT * FROM {self._rows('rows', names, wanted=True)}), "
+            f"written AS (INSERT INTO {self.live} ({listed(names)}) "
+            f"SELECT {self._values(names)} FROM r RETURNING {listed(returned)})"
+        )
 
     def _rows(self, rows: str, names: Iterable[str], *, wanted: bool = False) -> str:
         columns = [f"{PLACE} bigint", *([f"{WANTED} text"] if wanted else [])]

@@ -77,9 +77,8 @@ END $$;
 -- The tables that rights depend on: those that `audiences` reads, and those that policies read
 -- besides the row that they judge. Rights are those before an action, so a change of these ends
 -- a set. What is read through views, functions, operators, domains and the policies of a table of
--- one's own counts as well. PostgreSQL knows
--- what a function reads where its body stands in BEGIN ATOMIC; one whose body is a text may read
--- any table, and so it is taken to read all.
+-- one's own counts as well. PostgreSQL knows what a function reads where its body stands in BEGIN
+-- ATOMIC; one whose body is a text may read any table, and so it is taken to read all.
 CREATE OR REPLACE FUNCTION synchrotron.rights_tables()
 RETURNS TABLE (name text, for_policies boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
