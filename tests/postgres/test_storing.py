@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.postgres.cluster import drop_database, execute, new_database
 from tests.postgres.conftest import Serve
 from tests.postgres.twin import described
-from tests.testing.by_hand import APP, Clock, File, correct, create_project, insert
+from tests.testing.by_hand import APP, Clock, File, correct, create_project, insert, update
 
 from synchrotron.app.schema import read_schema
 from synchrotron.core.ids import Audience
@@ -33,11 +33,21 @@ def test_a_row_that_a_correction_makes_is_stored_as_one_that_an_action_makes(ser
 
 
 @pytest.mark.spec("H5")
-def test_what_fails_behind_the_rows_is_blamed_on_none_of_them(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param(insert("t2"), id="new rows are inserted by the user"),
+        pytest.param(update("t1", n=2), id="others are replaced by the end state"),
+    ],
+)
+def test_what_fails_behind_the_rows_is_blamed_on_none_of_them(
+    serve: Serve, patch: RowPatch
+) -> None:
     server = serve(described(APP, given=False), clock=Clock())
     a = File(server, "alice", "a")  # type: ignore[arg-type]
     a.ok(create_project(a, 1, "p1", "alice"))
-    action = a.action(10, insert("t1"))
+    a.ok(a.action(10, insert("t1")))
+    action = a.action(20, patch)
     execute(server.database, "ALTER FUNCTION synchrotron.store RENAME TO elsewhere")
     with pytest.raises(psycopg.ProgrammingError) as raised:
         a.send(action)
