@@ -48,9 +48,15 @@ class Terminal:
             assert time.monotonic() < deadline_s, f"{text!r} is not in: {self.printed}"
             time.sleep(0.05)
 
-    def interrupt(self) -> int:
+    def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(PATIENCE_S)
+        try:
+            code = self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # it prints where each thread is
+            self._process.wait(PATIENCE_S)
+            code = None
+        assert code == 0, f"{code} after Ctrl+C: {self.printed}"
 
     def kill(self) -> None:
         self._process.kill()
@@ -68,6 +74,7 @@ class Reader:
             **os.environ,
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
             "COLUMNS": "80",
+            "PYTHONFAULTHANDLER": "1",
         }
 
     def read(self, block: Block) -> None:
@@ -101,7 +108,7 @@ class Reader:
                 if line.startswith("$ synchrotron dev"):
                     terminal.wait_for("Uvicorn running")
             elif line == "^C":
-                assert self._terminals.pop(title).interrupt() == 0
+                self._terminals.pop(title).interrupt()
             else:
                 self._terminals[title].wait_for(line)
 

@@ -37,8 +37,10 @@ def read(rows):
 
 def is_news(live, seconds=0.05):
     """Whether another step would give rows; it is not taken."""
-    with live._news:
-        return live._news.wait_for(lambda: live._stale, seconds)
+    until_s = time.monotonic() + seconds
+    while not live._stale and (left_s := until_s - time.monotonic()) > 0:
+        live._bell.wait(lambda: live._stale, left_s)
+    return live._stale
 
 
 def step(live):
@@ -333,7 +335,7 @@ def test_a_step_that_is_cancelled_loses_no_news(replica):
         await anext(live)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(live), 0.01)
-        assert not live._sleeping
+        assert not live._bell._wakers
         replica.run(create_counter, id="x")
         step = asyncio.create_task(anext(live))
         await asyncio.sleep(0)  # it is reading
@@ -352,13 +354,13 @@ def test_a_commit_after_the_loop_ended_does_no_harm(replica):
         await anext(live)
         step = asyncio.create_task(anext(live))
         await asyncio.sleep(0)
-        live._sleeping.add(next(iter(live._sleeping)))
-        kept.extend(live._sleeping)
+        kept.extend(live._bell._wakers)
         step.cancel()
 
     kept = []
     asyncio.run(main())
-    live._sleeping.update(kept)
+    assert len(kept) == 1
+    live._bell._wakers.update(kept)
     replica.run(create_counter, id="x")
     assert read(step(live)) == {"x": 0}
 

@@ -149,7 +149,7 @@ def test_an_outcome_is_waited_for_also_where_another_process_syncs(world):
     with world.replica("alice", "a.db") as syncing:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(run.wait)
-            while not a._news._waiters:
+            while not a._bell._wakers:
                 time.sleep(0.001)
             syncing.sync()  # another object on the file: nothing wakes the first one
             try:

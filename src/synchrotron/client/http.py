@@ -312,11 +312,12 @@ class HttpTransport:
     def close(self) -> None:
         """End everything. What comes after raises `Offline`."""
         self._interrupted.set()
-        session, self._session = self._session, None
-        if session is not None:
-            self._loop.cancel()
-            self._loop.run(session.close())
-        self._loop.close()
+        self._loop.cancel()
+        self._loop.close(self._close_session)
+
+    async def _close_session(self) -> None:
+        if self._session is not None:
+            await self._session.close()
 
 
 class _Horizon(msgspec.Struct):

@@ -11,6 +11,10 @@ from typing import Any, TypeVar
 from synchrotron.errors import Offline
 
 T = TypeVar("T")
+INSIST_S = 1
+"""After so long, work that has not ended is told once more to end."""
+LAST_S = 5
+"""So long the last thing may take: it must not hold up the end of a program."""
 
 
 class LoopThread:
@@ -64,22 +68,25 @@ class LoopThread:
         for future in tuple(self._waiting):
             future.cancel()
 
-    def close(self) -> None:
-        """End all work, and the thread."""
+    def close(self, last: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """End all work, do this last, and end the thread."""
         with self._lock:
             self._closed = True
             loop, thread = self._loop, self._thread
             self._loop = None
         if loop is not None and thread is not None:
-            asyncio.run_coroutine_threadsafe(_end(), loop)
+            asyncio.run_coroutine_threadsafe(_end(last), loop)
             thread.join()
             loop.close()
 
 
-async def _end() -> None:
-    """Cancel every other task, let them finish, and stop the loop."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    asyncio.get_running_loop().stop()
+async def _end(last: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    try:
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others, timeout=INSIST_S)
+        async with asyncio.timeout(LAST_S):
+            await last()
+    finally:
+        asyncio.get_running_loop().stop()

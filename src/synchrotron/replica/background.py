@@ -23,6 +23,7 @@ from synchrotron.errors import (
     UsageError,
 )
 from synchrotron.replica.backoff import Backoff
+from synchrotron.replica.bell import Bell
 from synchrotron.replica.events import logger
 from synchrotron.replica.live import LOOK_S
 from synchrotron.replica.syncing import Syncing
@@ -62,7 +63,8 @@ class Background:
         self._has_run_elsewhere = has_run_elsewhere
         self._poll_s = poll_s
         self._backoff = Backoff(dice or random.Random(), last_s=max(2 * poll_s, 1.0))
-        self._changed = threading.Condition()
+        self._bell = Bell()
+        self._lock = threading.Lock()
         self._wanted = True
         self._patient = False
         """True while the server cannot be reached: own runs do not hurry it then."""
@@ -84,9 +86,8 @@ class Background:
 
     def stop(self) -> None:
         """End: an exchange that is under way is given up, which does no harm (M3)."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+        self._stopped = True
+        self._bell.ring()
         self._stop_listening()
         if self._thread is None or self._thread is threading.current_thread():
             return
@@ -130,23 +131,22 @@ class Background:
 
     def ran(self) -> None:
         """An action was run here."""
-        with self._changed:
-            self._wanted = True
-            if not self._patient:
-                self._changed.notify_all()
+        self._wanted = True
+        if not self._patient:
+            self._bell.ring()
 
     def _news(self, horizon: Seq) -> None:
         """Something was committed."""
-        with self._changed:
-            self._heard, self._patient = horizon, False
-            self._changed.notify_all()
+        with self._lock:
+            self._heard = horizon
+        self._patient = False
+        self._bell.ring()
 
     def _connected(self, hears: bool) -> None:
-        with self._changed:
-            self._hears = hears
-            if hears and self._patient:  # the server is there again
-                self._patient, self._wanted = False, True
-            self._changed.notify_all()
+        self._hears = hears
+        if hears and self._patient:  # the server is there again
+            self._patient, self._wanted = False, True
+        self._bell.ring()
 
     # ---- the thread -----------------------------------------------------------------
 
@@ -165,8 +165,7 @@ class Background:
 
     def _wait_for_turn(self) -> None:
         """Another process syncs. It sees by itself what is run here."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped, TURN_S)
+        self._bell.wait(lambda: self._stopped, TURN_S)
 
     def _sync(self) -> float | None:
         """Sync once; after a failure, how long to wait before the next."""
@@ -192,22 +191,24 @@ class Background:
 
     def _sleep(self, pause_s: float | None) -> None:
         """Until something is wanted, or it is time to look."""
-        with self._changed:
-            if pause_s is None:
-                pause_s = CALM_S if self._hears else self._poll_s
-            until_s = time.monotonic() + pause_s
-            while not (self._stopped or self._is_due()) and time.monotonic() < until_s:
-                left_s = max(until_s - time.monotonic(), 0)
-                self._changed.wait(left_s if self._has_run_elsewhere is None else LOOK_S)
-                if self._has_run_elsewhere is not None and self._has_run_elsewhere():
-                    self._wanted = True
-            self._patient = False
+        if pause_s is None:
+            pause_s = CALM_S if self._hears else self._poll_s
+        until_s = time.monotonic() + pause_s
+        while not self._is_due() and (left_s := until_s - time.monotonic()) > 0:
+            self._bell.wait(self._is_due, left_s if self._has_run_elsewhere is None else LOOK_S)
+            if self._has_run_elsewhere is not None and self._has_run_elsewhere():
+                self._wanted = True
+        self._patient = False
         if not self._stopped:
             time.sleep(GATHER_S)
 
     def _is_due(self) -> bool:
-        """Whether there is something to exchange, and a server to exchange it with."""
-        heard, self._heard = self._heard, None
+        """Whether it ends, or there is something to exchange and a server to exchange it with."""
+        if self._stopped:
+            return True
+        with self._lock:
+            heard, self._heard = self._heard, None
         # What was told may be our own upload: then its answer has told it already.
-        self._wanted = self._wanted or (heard is not None and heard != self._cursor())
+        if heard is not None and heard != self._cursor():
+            self._wanted = True
         return self._wanted and not self._patient

@@ -3,10 +3,9 @@
 A live query sleeps until a commit changes a table that it reads; SQLite's authorizer told
 which ones when the query was compiled. What happens while its rows are being looked at is
 only noted: the next step reads the newest state, and there is no backlog. It has no thread
-of its own. Whoever commits wakes who waits, a thread by a condition and a coroutine by its
-event loop. Who waits also looks, some times a second, whether another process has committed
-to the file. Of such a commit nobody tells the tables: the rows are read, and given if they
-are others.
+of its own: whoever commits wakes who waits. Who waits also looks, some times a second, whether
+another process has committed to the file. Of such a commit nobody tells the tables: the rows
+are read, and given if they are others.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Set
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from synchrotron.errors import Closed
+from synchrotron.replica.bell import Bell
 from synchrotron.replica.events import Listeners
 from synchrotron.store.closing import Closing
 
@@ -47,36 +46,29 @@ class Live(Closing, Generic[T]):
         self._look = look
         self._look_s = None if look is None else LOOK_S
         self._given: list[T] | None = None
-        self._news = threading.Condition()
+        self._bell = Bell()
+        self._lock = threading.Lock()
         self._stale = True
         self._doubtful = False
         self._closed = False
-        self._sleeping: set[Callable[[], None]] = set()
 
     def close(self) -> None:
         """End it, also for who waits in it. Closing twice does no harm."""
-        with self._news:
-            self._closed = True
-            self._rouse()
+        self._closed = True
+        self._bell.ring()
 
     def tell(self, changed: Set[str]) -> None:
         """A commit changed these tables."""
         if not self.tables.isdisjoint(changed):
-            with self._news:
+            with self._lock:
                 self._stale = True
-                self._rouse()
+            self._bell.ring()
 
     def doubt(self) -> None:
         """Another process has committed: the rows may be others."""
-        with self._news:
+        with self._lock:
             self._doubtful = True
-            self._rouse()
-
-    def _rouse(self) -> None:
-        self._news.notify_all()
-        for wake in self._sleeping:
-            wake()
-        self._sleeping.clear()
+        self._bell.ring()
 
     # ---- in a thread ----------------------------------------------------------------
 
@@ -85,11 +77,10 @@ class Live(Closing, Generic[T]):
 
     def __next__(self) -> list[T]:
         while True:
-            with self._news:
-                self._news.wait_for(self._is_due, self._look_s)
-                if self._closed:
-                    raise StopIteration
-                due, certain = self._take()
+            self._bell.wait(self._is_due, self._look_s)
+            if self._closed:
+                raise StopIteration
+            due, certain = self._take()
             if not due:
                 self._look_around()
                 continue
@@ -108,8 +99,9 @@ class Live(Closing, Generic[T]):
 
     def _take(self) -> tuple[bool, bool]:
         """Whether to read, and whether that is certainly news; what comes from here on is more."""
-        due, certain = self._stale or self._doubtful, self._stale
-        self._stale = self._doubtful = False
+        with self._lock:
+            due, certain = self._stale or self._doubtful, self._stale
+            self._stale = self._doubtful = False
         return due, certain
 
     def _gives(self, rows: list[T], certain: bool) -> bool:
@@ -131,14 +123,13 @@ class Live(Closing, Generic[T]):
     async def __anext__(self) -> list[T]:
         import asyncio  # who gets here has it; a replica without an event loop needs none
 
-        loop = asyncio.get_running_loop()
         while True:
-            with self._news:
-                if self._closed:
-                    raise StopAsyncIteration
-                due, certain = self._take()
+            await self._bell.wait_async(self._is_due, self._look_s)
+            if self._closed:
+                raise StopAsyncIteration
+            due, certain = self._take()
             if not due:
-                await self._sleep(asyncio, loop)
+                self._look_around()
                 continue
             try:
                 # A query may be slow, and in memory it waits for its turn: not on the loop.
@@ -150,38 +141,6 @@ class Live(Closing, Generic[T]):
                 raise
             if self._gives(rows, certain):
                 return rows
-
-    async def _sleep(self, asyncio: Any, loop: Any) -> None:
-        """Wait until there may be news."""
-        news = loop.create_future()
-        wake = _waker(loop, news)
-        with self._news:
-            if self._is_due():
-                return
-            self._sleeping.add(wake)
-        try:
-            await asyncio.wait((news,), timeout=self._look_s)
-        finally:
-            with self._news:
-                self._sleeping.discard(wake)
-        if not news.done():
-            self._look_around()
-
-    # ---- its end --------------------------------------------------------------------
-
-
-def _waker(loop: Any, news: Any) -> Callable[[], None]:
-    """What wakes a coroutine that waits for a future, from any thread."""
-
-    def settle() -> None:
-        if not news.done():
-            news.set_result(None)
-
-    def wake() -> None:
-        with suppress(RuntimeError):  # its loop has ended, and nobody waits any more
-            loop.call_soon_threadsafe(settle)
-
-    return wake
 
 
 class LiveQueries:

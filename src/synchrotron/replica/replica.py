@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from synchrotron.core.ids import ActionId, Entropy, as_client_id
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import Closed, QueryError, UnknownAction, UsageError
 from synchrotron.replica.background import POLL_S, Background
+from synchrotron.replica.bell import Bell
 from synchrotron.replica.engine import Elsewhere, Engine, Ran
 from synchrotron.replica.events import EventName, Listeners, SyncReport
 from synchrotron.replica.live import LOOK_S, Live, LiveQueries
@@ -94,7 +94,7 @@ class Replica(Closing):
         self._definition = definition
         self._closed = False
         self._listeners = Listeners()
-        self._news = threading.Condition()
+        self._bell = Bell()
         of_token = transport.user if transport else None
         entropy = entropy or os.urandom
         identity = None if client_id is None else as_client_id(client_id)
@@ -285,17 +285,14 @@ class Replica(Closing):
         Raises `TimeoutError`.
         """
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._news:
-            while True:
-                outcome = self.outcome(action_id)
-                if outcome.seq is not None or outcome.state in ("parked", "discarded"):
-                    return outcome
-                left_s = None if deadline_s is None else deadline_s - time.monotonic()
-                if left_s is not None and left_s <= 0:
-                    raise TimeoutError(
-                        f"action {action_id} is still {outcome.state} after {timeout_s} s"
-                    )
-                self._news.wait(self._nap_s(left_s))
+        while not _is_decided(outcome := self.outcome(action_id)):
+            left_s = None if deadline_s is None else deadline_s - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise TimeoutError(
+                    f"action {action_id} is still {outcome.state} after {timeout_s} s"
+                )
+            self._bell.wait(lambda: _is_decided(self.outcome(action_id)), self._nap_s(left_s))
+        return outcome
 
     def _nap_s(self, left_s: float | None) -> float | None:
         """How long to wait before looking again: another process may be the one that syncs."""
@@ -355,8 +352,7 @@ class Replica(Closing):
         return self._listeners.on(event, callback)
 
     def _announce(self, tables: set[str], outcomes: list[Outcome]) -> None:
-        with self._news:
-            self._news.notify_all()
+        self._bell.ring()
         if tables:
             self._listeners.emit("tables", tables)
         for outcome in outcomes:
@@ -376,8 +372,7 @@ class Replica(Closing):
                 self._on_close()
             self._engine.close()
             self._live.close()
-            with self._news:
-                self._news.notify_all()  # whoever waits for an outcome is told
+            self._bell.ring()  # whoever waits for an outcome is told
 
     def _check_open(self) -> None:
         if self._closed:
@@ -385,3 +380,8 @@ class Replica(Closing):
 
     def __repr__(self) -> str:
         return f"<Replica of {self._definition.name!r} in {self._database.path}>"
+
+
+def _is_decided(outcome: Outcome) -> bool:
+    """Whether the server has an action, or it was set aside."""
+    return outcome.seq is not None or outcome.state in ("parked", "discarded")
