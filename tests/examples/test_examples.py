@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 WITH_TESTS = sorted(path.parent for path in EXAMPLES.glob("*/tests"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", WITH_TESTS, ids=lambda path: path.name)
 def test_an_example_passes_its_own_tests(example: Path) -> None:
     # Its own configuration and our plugin, as for anyone; nothing of the run that asks for it.
