@@ -367,3 +367,54 @@ def test_a_trigger_that_would_touch_what_is_shared_is_refused_at_definition(
     """
     with pytest.raises(SchemaError, match=complaint):
         application(local=local)
+
+
+@pytest.mark.spec("A7", "A8")
+@pytest.mark.parametrize(
+    "tables",
+    [
+        "CREATE TABLE seen (x TEXT REFERENCES item (id) ON DELETE CASCADE)",
+        "CREATE TABLE first (x TEXT PRIMARY KEY); CREATE TABLE seen (x TEXT REFERENCES first (x))",
+    ],
+)
+def test_a_local_foreign_key_is_refused_at_definition(
+    application: Callable[..., App], tables: str
+) -> None:
+    """What breaks it would look like the action's own failure, and count for everyone."""
+    with pytest.raises(SchemaError, match="table seen has a foreign key to .* let a trigger"):
+        application(local=tables)
+
+
+@pytest.mark.spec("A3")
+@pytest.mark.parametrize("unique", ["", "UNIQUE"])
+def test_a_local_index_on_a_synced_table_is_refused_at_definition(
+    application: Callable[..., App], unique: str
+) -> None:
+    with pytest.raises(SchemaError, match="index noted is on the synced table item"):
+        application(local=f"CREATE {unique} INDEX noted ON item (note)")
+
+
+@pytest.mark.spec("A7", "A8")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO seen (x) SELECT id FROM item",
+        "INSERT INTO seen (x) SELECT max(id) FROM item",
+        "INSERT INTO seen (x) VALUES (last_insert_rowid())",
+        "INSERT INTO seen (x) VALUES (changes())",
+        "INSERT INTO seen (x) SELECT count(*) FROM sqlite_master",
+        "INSERT INTO seen (y) VALUES (1)",
+    ],
+)
+def test_a_local_trigger_may_use_what_an_action_may_not(
+    application: Callable[..., App], do: Do, statement: str
+) -> None:
+    local = f"""
+        CREATE TABLE seen (x DEFAULT (total_changes()), y);
+        CREATE TRIGGER t AFTER INSERT ON item BEGIN {statement}; END;
+    """
+    with application(local=local).open(":memory:", user="alice") as replica:
+        do(replica, "INSERT INTO item (id) VALUES ('a')")
+        assert len(replica.query("SELECT * FROM seen")) == 1
+        error = do(replica, "INSERT INTO item (id, n) VALUES ('b', changes())", swallow=True)
+        assert type(error).__name__ == "StatementRefused", "an action still may not"

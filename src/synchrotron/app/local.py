@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import apsw
@@ -23,7 +23,7 @@ _TRIGGER = re.compile(r"\s*CREATE\s+(?:TEMP(?:ORARY)?\s+)?TRIGGER\b", re.IGNOREC
 _TABLE = re.compile(r"\s*CREATE\s+(?:VIRTUAL\s+)?TABLE\b", re.IGNORECASE)
 _INDEX = re.compile(r"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\b", re.IGNORECASE)
 _IGNORE = re.compile(r"\bRAISE\s*\(\s*IGNORE\b", re.IGNORECASE)
-_DICE = frozenset({"random", "randomblob", NEW_ID})
+_DICE = frozenset({"random", "randomblob"})
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _WRITES = (apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE)
 
@@ -109,15 +109,16 @@ def _statements(sql: str) -> Iterator[str]:
 def _try(
     trial: apsw.Connection, schema: Schema, tables: list[str], triggers: list[str]
 ) -> tuple[frozenset[str], Mapping[str, frozenset[str]]]:
-    before = set()
     statement = ""
     try:
         for statement in schema.statements:
             trial.execute(statement)
-        before = _names(trial)
+        synced, shared = _names(trial, "table"), _names(trial, "index")
         for statement in (*tables, *triggers):
             trial.execute(statement)
-        names = _names(trial) - before
+        names = _names(trial, "table").keys() - synced
+        _check_indexes(_names(trial, "index").items() - shared.items(), schema)
+        _check_foreign_keys(trial, names)
         sources = _check_writes(trial, schema, names)
     except apsw.Error as error:
         raise SchemaError(f"local: SQLite refuses {statement!r}: {error}") from error
@@ -126,12 +127,34 @@ def _try(
     return frozenset(names), sources
 
 
-def _names(trial: apsw.Connection) -> set[str]:
-    return {name for (name,) in trial.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+def _names(trial: apsw.Connection, type: str) -> dict[str, str]:
+    """The tables or indexes that there are, and of which table each is."""
+    return dict(trial.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = ?", (type,)))
+
+
+def _check_indexes(indexes: Set[tuple[str, str]], schema: Schema) -> None:
+    """Other replicas lack a local index: in another order, a scan may find another row first."""
+    for index, table in sorted(indexes):
+        if table in schema.tables:
+            raise SchemaError(
+                f"local: index {index} is on the synced table {table}, where every replica needs "
+                "the same: put it into schema, or into a migration"
+            )
+
+
+def _check_foreign_keys(trial: apsw.Connection, local: Set[str]) -> None:
+    """They are off while changes are undone and taken in, and an action could break one."""
+    for name in sorted(local):
+        for key in trial.execute(f"SELECT \"table\" FROM pragma_foreign_key_list('{name}')"):
+            raise SchemaError(
+                f"local: table {name} has a foreign key to {key[0]}, which is not looked at while "
+                "changes are undone and taken in: leave it out, and let a trigger delete what "
+                "goes with a row"
+            )
 
 
 def _check_writes(
-    trial: apsw.Connection, schema: Schema, local: set[str]
+    trial: apsw.Connection, schema: Schema, local: Set[str]
 ) -> dict[str, frozenset[str]]:
     """Prepare every kind of change, and see what the triggers on it would write."""
     found: list[str] = []

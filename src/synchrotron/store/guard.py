@@ -59,6 +59,8 @@ def action_rules(schema: Schema, local: Local) -> Rules:
     def rule(
         operation: int, first: str | None, second: str | None, trigger: str | None
     ) -> SynchrotronError | None:
+        if trigger is not None and trigger in local.trigger_names:
+            return None  # it was looked at when it was defined
         name = first or ""
         if operation in (apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE):
             return None
@@ -69,13 +71,11 @@ def action_rules(schema: Schema, local: Local) -> Rules:
         if operation == apsw.SQLITE_READ or operation in WRITES:
             if operation in WRITES and name.startswith("sqlite_"):
                 return _machinery("a change of the schema")
-            return None if name in synced else _unsynced(operation, name, trigger)
+            return None if name in synced else _unsynced(operation, name)
         return _machinery(OPERATIONS.get(operation, str(operation)))
 
-    def _unsynced(operation: int, name: str, trigger: str | None) -> SynchrotronError | None:
+    def _unsynced(operation: int, name: str) -> SynchrotronError | None:
         if name in local.names:
-            if trigger in local.trigger_names:
-                return None
             return LocalTableRefused(
                 f"table {name} is local to each replica, so what an action finds there would "
                 "differ between them: read the synced tables it is derived from"
