@@ -24,6 +24,7 @@ from synchrotron.client.token import user_of
 from synchrotron.core.messages import SnapshotChunk, SnapshotRequest, SyncAnswer, SyncRequest
 from synchrotron.errors import (
     Blocked,
+    Closed,
     Offline,
     ProtocolError,
     Unauthorized,
@@ -221,7 +222,7 @@ def test_closing_gives_up_what_is_under_way_and_ends_the_thread() -> None:
         a.close()
         thread.join(10)
         assert time.monotonic() - begin_s < 5
-        assert [type(error) for error in errors] == [Offline]
+        assert [type(error) for error in errors] == [Closed]
         assert not synchrotron_threads()
 
 

@@ -1,13 +1,14 @@
 """What an application can subscribe to, and the state of a replica's sync."""
 
 import logging
+import threading
 
 import pytest
 from tests.replica import shop
 from tests.replica.shop import add, buy, create_counter, put_on_sale
 
 from synchrotron import App, SyncReport
-from synchrotron.errors import Blocked, Offline, UsageError
+from synchrotron.errors import Blocked, Closed, Offline, UsageError
 
 EVENTS = ("changed", "rejected", "parked", "accepted", "synced", "blocked", "tables", "state")
 
@@ -120,6 +121,46 @@ def test_an_exception_in_a_callback_is_logged_and_harmless(world, caplog, counts
     assert run.outcome.state == "accepted"
     assert heard == [{"counter"}, "syncing", run.outcome, "in step", report]
     assert counts(world.server) == {"x": 0}
+
+
+@pytest.mark.parametrize("event", ["state", "tables", "accepted", "synced"])
+@pytest.mark.parametrize("what", ["sync", "wait"])
+def test_a_callback_that_would_wait_for_its_own_sync_is_told_so(world, event, what, counts):
+    a = world.synced("alice", "a.db")
+    told = []
+
+    def wait(_):
+        do = a.sync if what == "sync" else later.wait
+        try:
+            do()
+        except UsageError as error:
+            told.append(str(error))
+
+    other = world.synced("bob")
+    other.run(create_counter, id="y")
+    other.sync()
+    a.run(create_counter, id="x")
+    a.on(event, lambda _: a.run(create_counter, id="z") if not counts(a).get("z") else None)
+    later = a.run(create_counter, id="later")
+    a.on(event, wait)
+    syncing = threading.Thread(target=a.sync, daemon=True)
+    syncing.start()
+    syncing.join(30)
+    assert not syncing.is_alive(), "it hangs"
+    assert told or (what == "wait" and later.outcome.seq is not None)
+    assert all("in a callback of a sync" in each for each in told)
+    a.sync()
+    assert counts(world.server).keys() >= {"x", "y", "later"}
+
+
+def test_a_callback_may_close_its_replica(world):
+    a = world.synced("alice", "a.db")
+    a.run(create_counter, id="x")
+    a.on("state", lambda state: a.close() if state == "syncing" else None)
+    with pytest.raises(Closed):
+        a.sync()
+    with world.replica("alice", "a.db") as again:
+        assert again.sync().uploaded == 1
 
 
 def test_unsubscribing_ends_it_at_once_and_twice_does_no_harm(world):

@@ -168,6 +168,81 @@ def test_running_an_action_from_within_one_is_refused(world):
     replica.run(inner)
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda replica, run: replica.sync(),
+        lambda replica, run: replica.undo(run.id),
+        lambda replica, run: replica.retry(run.id),
+        lambda replica, run: replica.discard(run.id),
+        lambda replica, run: replica.prune(),
+        lambda replica, run: replica.close(),
+    ],
+    ids=["sync", "undo", "retry", "discard", "prune", "close"],
+)
+def test_an_action_does_nothing_else_with_its_replica(world, counts, use):
+    app = shop.lacking()
+    replica: Any = None
+
+    @app.action
+    def meddle(ctx: Context, *, id: str) -> None:
+        ctx.execute("INSERT INTO counter (id, n, scope) VALUES (?, 0, 'all')", (id,))
+        use(replica, before)
+
+    replica = world.replica("alice", "a.db", app=app)
+    before = replica.run(app.actions["create_counter", 1], id="x")
+    with pytest.raises(UsageError, match="can do nothing else with its replica"):
+        replica.run(meddle, id="y")
+    assert counts(replica) == {"x": 0}
+    assert replica.sync().uploaded == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"client_id": "x"}, "client_id: 'x' is not a client id"),
+        ({"client_id": 7}, "client_id: "),
+        ({"user": "a\ud800"}, "holds a lone surrogate"),
+        ({"user": "a\0"}, "holds a NUL"),
+        ({"user": 7}, "user 7 is no str"),
+    ],
+)
+def test_who_a_replica_is_is_checked_when_it_is_opened(world, wrong, message):
+    with pytest.raises(UsageError, match=message):
+        shop.app.open(world.folder / "a.db", **{"user": "alice", **wrong})
+    assert not (world.folder / "a.db").exists()
+
+
+def test_a_clock_may_give_fractions_of_a_millisecond(world):
+    with shop.app.open(":memory:", user="alice", clock=lambda: 1_700_000_000_000.7) as replica:
+        replica.run(create_counter, id="x")
+        [record] = replica.log()
+        assert record.now.timestamp() == 1_700_000_000
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT :a AS x", "INSERT INTO counter (id, n, scope) VALUES (:a, 0, 'all')"]
+)
+def test_a_parameter_without_a_value_is_named(world, sql):
+    app = shop.lacking()
+
+    @app.action
+    def ask(ctx: Context, *, values: list[dict[str, str]]) -> None:
+        if sql.startswith("INSERT") and len(values) > 1:
+            ctx.executemany(sql, values)
+        for each in values:
+            ctx.execute(sql, each)
+
+    replica = world.replica("alice", app=app)
+    for values in ([{"b": "1"}], [{"a": "1"}, {"b": "1"}]):
+        with pytest.raises(StatementRefused, match="parameter :a, and no value"):
+            replica.run(ask, values=values)
+    if sql.startswith("SELECT"):
+        for wrong in (replica.query, replica.live):
+            with pytest.raises(QueryError, match="parameter :a, and no value"):
+                wrong(sql, {"b": 1})
+
+
 def test_what_is_not_an_action_of_this_application_is_refused(world):
     replica = world.replica(app=shop.lacking("add"))
 

@@ -191,6 +191,42 @@ def test_closing_while_others_use_it_ends_them_with_closed(world):
         )
 
 
+def test_a_sync_that_is_under_way_while_the_replica_is_closed_ends_with_closed(world):
+    a = world.synced("alice", "a.db")
+    a.run(create_counter, id="x")
+    exchange = world.wires[a].exchange
+
+    def close_meanwhile(request):
+        answer = exchange(request)
+        closing = threading.Thread(target=a.close)
+        closing.start()
+        closing.join(30)
+        return answer
+
+    world.wires[a].exchange = close_meanwhile
+    with pytest.raises(Closed):
+        a.sync()
+    with world.replica("alice", "a.db") as again:
+        again.sync()
+        assert [outcome.state for outcome in again.outcomes()] == ["accepted"]
+
+
+def test_what_reads_a_replica_that_is_closed_meanwhile_ends_with_closed(world):
+    """They looked whether it is open before another thread closed it."""
+    a = world.synced("alice", "a.db")
+    run = a.run(create_counter, id="x")
+    engine = a._engine
+    a.close()
+    for read in (engine.state, engine.outcomes, engine.records, engine.has_something_to_send):
+        with pytest.raises(Closed):
+            read()
+    for use in (engine.outcome, engine.discard, engine.retry, engine.undo):
+        with pytest.raises(Closed):
+            use(run.id)
+    with pytest.raises(Closed):
+        engine.run(create_counter, create_counter.bind((), {"id": "y"}))
+
+
 def test_a_query_that_is_under_way_while_the_replica_is_closed_is_read_to_its_end(world):
     a = world.synced("alice", "a.db")
     a.run(create_counter, id="x")

@@ -381,7 +381,7 @@ def test_a_local_foreign_key_is_refused_at_definition(
     application: Callable[..., App], tables: str
 ) -> None:
     """What breaks it would look like the action's own failure, and count for everyone."""
-    with pytest.raises(SchemaError, match="table seen has a foreign key to .* let a trigger"):
+    with pytest.raises(SchemaError, match=r"table seen has a foreign key to .* let a trigger"):
         application(local=tables)
 
 

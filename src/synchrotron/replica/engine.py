@@ -97,7 +97,7 @@ class Engine:
         self.lock = threading.RLock()
         self._runner = self._first_runner = Runner(store, replay_all=replay_all)
         self._stamps = Stamps(store.writer)
-        self._clock = clock
+        self._clock = lambda: int(clock())
         self._entropy = entropy
         self._staging: Staging | None = None
         self._asked = ("", 0)
@@ -105,11 +105,23 @@ class Engine:
 
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[None]:
-        with (
-            self.lock,
-            machine_errors("writing", (*MACHINE, apsw.Error)),
-            self.store.database.transaction(durable=durable),
-        ):
+        with self.lock, machine_errors("writing", (*MACHINE, apsw.Error)):
+            self.check_outside_actions()
+            with self.store.database.transaction(durable=durable):
+                yield
+
+    def check_outside_actions(self) -> None:
+        """Raises `UsageError`: an action is one transaction, of nothing but its own rows."""
+        with self.lock:
+            if self.store.in_action:
+                raise UsageError(
+                    "an action reads and writes rows, by ctx.execute, and can do nothing else with "
+                    "its replica: sync it, undo, retry, discard, prune and close it after the run"
+                )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self.lock, machine_errors("reading"):
             yield
 
     @contextmanager
@@ -130,7 +142,7 @@ class Engine:
             )
 
     def state(self) -> State:
-        with self.lock:
+        with self._reading():
             return self.store.read_state()
 
     def claim(self, user: str | None) -> None:
@@ -209,7 +221,8 @@ class Engine:
     def undo(self, id: str) -> Ran:
         """Reverse an action by one of our own. Raises `UnknownOutcome`, `CannotUndo`."""
         left: dict[RowKey, str] = {}
-        with self.lock:
+        with self._reading():
+            self.check_outside_actions()
             while True:
                 reversing = reversing_of(self.store, ActionId(id), left.keys())
                 try:
@@ -339,7 +352,7 @@ class Engine:
 
     def outcome(self, asked: str) -> Outcome:
         """What became of an own action. Raises `UnknownOutcome`."""
-        with self.lock:
+        with self._reading():
             state = self.store.read_state()
             set_aside = SetAside(self.store.writer)
             id = set_aside.present_id(ActionId(asked))
@@ -353,7 +366,7 @@ class Engine:
 
     def outcomes(self) -> list[Outcome]:
         """The outcomes of all own actions, in the order of their runs."""
-        with self.lock:
+        with self._reading():
             floor = self.store.read_state().server_floor
             found = [(entry.record, outcome_of(entry, floor)) for entry in self.store.log.own()]
             found += SetAside(self.store.writer).all(floor)
@@ -392,7 +405,7 @@ class Engine:
     # ---- history --------------------------------------------------------------------
 
     def records(self) -> list[ActionRecord]:
-        with self.lock:
+        with self._reading():
             return [entry.record for entry in self.store.log.all()]
 
     def prune(self, keep: int) -> int:
@@ -414,7 +427,7 @@ class Engine:
             self.lock.release()
 
     def has_something_to_send(self) -> bool:
-        with self.lock:
+        with self._reading():
             return self.store.log.has_something_to_send()
 
     def close(self) -> None:

@@ -15,8 +15,9 @@ from synchrotron.app.action import Action
 from synchrotron.app.context import Parameters
 from synchrotron.app.definition import Definition
 from synchrotron.app.row import Row
+from synchrotron.app.types import formless_text
 from synchrotron.app.undo import Undone
-from synchrotron.core.ids import ActionId, Entropy, as_client_id
+from synchrotron.core.ids import ActionId, ClientId, Entropy, as_client_id
 from synchrotron.core.records import ActionRecord
 from synchrotron.errors import Closed, QueryError, UnknownAction, UsageError
 from synchrotron.replica.background import POLL_S, Background
@@ -97,7 +98,8 @@ class Replica(Closing):
         self._bell = Bell()
         of_token = transport.user if transport else None
         entropy = entropy or os.urandom
-        identity = None if client_id is None else as_client_id(client_id)
+        identity = None if client_id is None else _as_client_id(client_id)
+        _check_user(user)
         store = Store(
             definition,
             path,
@@ -282,10 +284,11 @@ class Replica(Closing):
     def wait_for(self, action_id: str, timeout_s: float | None = None) -> Outcome:
         """Wait until the server has an action, or it is parked or discarded.
 
-        Raises `TimeoutError`.
+        Raises `TimeoutError`, and `UsageError` in a callback of a sync.
         """
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         while not _is_decided(outcome := self.outcome(action_id)):
+            self._syncing.check_outside_callbacks()
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise TimeoutError(
@@ -305,10 +308,15 @@ class Replica(Closing):
     def sync(self) -> SyncReport:
         """Exchange with the server until in step.
 
-        Raises `Offline`, `Unauthorized` or `Blocked`; what was not sent stays queued.
+        Raises `Offline`, `Unauthorized` or `Blocked`; what was not sent stays queued. Raises
+        `UsageError` in a callback of a sync, and `Closed` where the replica is closed meanwhile.
         """
         self._check_open()
-        return self._syncing.sync()
+        try:
+            return self._syncing.sync()
+        except Exception:
+            self._check_open()  # else what failed is of no interest
+            raise
 
     def syncing(self, *, poll_s: float = POLL_S) -> Background:
         """Keep in step with the server in the background, for as long as a `with` lasts.
@@ -363,8 +371,12 @@ class Replica(Closing):
     # ---- its end ----------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the database. Everything committed is kept; closing twice does no harm."""
+        """Close the database. Everything committed is kept; closing twice does no harm.
+
+        Raises `UsageError` inside an action.
+        """
         if not self._closed:
+            self._engine.check_outside_actions()
             self._closed = True
             if self._background is not None:
                 self._background.stop()
@@ -380,6 +392,21 @@ class Replica(Closing):
 
     def __repr__(self) -> str:
         return f"<Replica of {self._definition.name!r} in {self._database.path}>"
+
+
+def _as_client_id(text: str) -> ClientId:
+    try:
+        return as_client_id(text)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"client_id: {error}") from error
+
+
+def _check_user(user: str | None) -> None:
+    if user is None:
+        return
+    complaint = formless_text(user) if isinstance(user, str) else "is no str"
+    if complaint:
+        raise UsageError(f"user {user!r} {complaint}")
 
 
 def _is_decided(outcome: Outcome) -> bool:

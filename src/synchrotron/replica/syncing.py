@@ -48,6 +48,8 @@ class Syncing:
         self._listeners = listeners
         self._announce = announce
         self._turn = threading.Lock()
+        self._thread: int | None = None
+        """The one that syncs."""
         self._begun = 0
         """How many syncs were begun."""
         self._last: SyncReport | None = None
@@ -67,13 +69,26 @@ class Syncing:
         serves all who wait.
         """
         transport, begun = self.transport, self._begun
+        self.check_outside_callbacks()
         with self._turn:
             if self._begun > begun and self._last is not None:
                 return self._last  # it began after we asked
             self._begun += 1
             self._last = None
-            self._last = self._sync(transport)
+            self._thread = threading.get_ident()
+            try:
+                self._last = self._sync(transport)
+            finally:
+                self._thread = None
             return self._last
+
+    def check_outside_callbacks(self) -> None:
+        """Raises `UsageError` where a callback would wait for the sync that it is called by."""
+        if self._thread == threading.get_ident():
+            raise UsageError(
+                "sync() or wait() in a callback of a sync, which goes on when the callback "
+                "returns: let another thread call it"
+            )
 
     def _sync(self, transport: Transport) -> SyncReport:
         self._enter("syncing")

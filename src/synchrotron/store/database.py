@@ -42,6 +42,10 @@ MACHINE = (
 )
 
 
+CLOSED = (apsw.ConnectionClosedError, apsw.CursorClosedError)
+"""The replica was closed by another thread, or by a callback, while it was used."""
+
+
 def is_machine_error(error: BaseException) -> bool:
     """Whether an error says something of this machine, not of the application's rules.
 
@@ -54,7 +58,7 @@ def is_machine_error(error: BaseException) -> bool:
 
 
 class machine_errors:
-    """Raises SQLite's failures of the machine as `MachineError` or `DamagedFile`.
+    """Raises SQLite's failures of the machine as `MachineError`, `DamagedFile` or `Closed`.
 
     A class, since a generator's context manager costs three times as much, on every run.
     """
@@ -69,6 +73,8 @@ class machine_errors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
+        if isinstance(error, CLOSED):
+            raise Closed(f"{self._doing}: the replica was closed meanwhile") from error
         if isinstance(error, apsw.CorruptError | apsw.NotADBError):
             raise DamagedFile(
                 f"{self._doing}: the database file is damaged ({error}). Restore it from a copy, "
@@ -91,10 +97,12 @@ class Transaction:
         self._execute = database.writer.cursor().execute
 
     def __enter__(self) -> None:
-        if self._durable:
-            self._execute("PRAGMA synchronous = FULL")
         try:
+            if self._durable:
+                self._execute("PRAGMA synchronous = FULL")
             self._execute("BEGIN IMMEDIATE")
+        except CLOSED as error:
+            raise Closed(f"the replica {self._database.path} is closed") from error
         except BaseException as error:
             if isinstance(error, MACHINE) or not isinstance(error, Exception):
                 self._rollback()  # interrupted, it may have begun all the same

@@ -95,6 +95,8 @@ class Inspector:
             cursor.execute(sql, bindings, can_cache=False)
         except apsw.ExecTraceAbort:
             pass
+        except KeyError as error:
+            raise _unbound(error, bindings) from error
         except (apsw.AuthError, apsw.SQLError) as error:
             raise self._refusal or error from None
         finally:
@@ -165,6 +167,8 @@ class Statements:
             raise QueryError(
                 f"a text that is not UTF-8 cannot be read ({error}): read it as CAST(… AS BLOB)"
             ) from error
+        except KeyError as error:
+            raise _unbound(error, bindings) from error
 
     def _rows(self, statement: Statement, rows: apsw.Cursor) -> list[Row]:
         positions, converters = statement.positions, statement.converters
@@ -181,7 +185,10 @@ class Statements:
         if statement.positions:
             raise StatementRefused("executemany gives no rows: use execute for each instead")
         self.rested_on |= statement.rests_on | (statement.writes if statement.by_key else NOTHING)
-        self._connection.executemany(sql, bindings)
+        try:
+            self._connection.executemany(sql, bindings)
+        except KeyError as error:
+            raise _unbound(error, *bindings) from error
 
     def reads(self, sql: str | Executable, params: Parameters = ()) -> frozenset[str]:
         """The tables that a statement reads. Raises what running it would, for its text."""
@@ -269,6 +276,14 @@ def bind_all(params: Parameters) -> Any:
             for value in params
         ]
     )
+
+
+def _unbound(error: KeyError, *bindings: Any) -> Exception:
+    """What a parameter without a value is told as, where the error is about one."""
+    [name] = error.args
+    if all(isinstance(each, dict) and name in each for each in bindings):
+        return error
+    return QueryError(f"the statement has a parameter :{name}, and no value is given for it")
 
 
 def _without_comments(sql: str) -> str:
