@@ -312,6 +312,35 @@ def test_leaving_takes_rows_patches_and_records_away(project_world, rows):
     assert world.server.rows("todo") == rows(a, "todo") != []
 
 
+@pytest.mark.spec("F6", "R3")
+@pytest.mark.parametrize("synced", [True, False])
+@pytest.mark.parametrize("answer", ["comes", "is lost"])
+def test_who_leaves_by_an_own_action_did_what_it_did_and_is_told_so(project_world, synced, answer):
+    """That its rows are out of sight now is no other effect."""
+    world = project_world
+    a, b = world.synced("alice"), world.synced("bob")
+    b.run(create_project, id="q")
+    b.run(invite, project="q", user="alice")
+    world.settle(a, b)
+    a.run(create_project, id="p")
+    if synced:
+        a.sync()
+    heard = []
+    for event in ("accepted", "changed", "parked", "rejected"):
+        a.on(event, heard.append)
+    runs = [a.run(remove_member, project=project, user="alice") for project in ("p", "q")]
+    if answer == "is lost":
+        world.wires[a].lose("answer")
+        with pytest.raises(Offline):
+            a.sync()
+
+    world.settle(a, b)
+
+    outcomes = [run.outcome for run in runs]
+    assert [(o.state, o.seq is not None) for o in outcomes] == [("accepted", True)] * 2
+    assert [outcome for outcome in heard if outcome.id in {run.id for run in runs}] == outcomes
+
+
 @pytest.mark.spec("F6")
 def test_leaving_takes_rows_below_the_floor_away_too(hidden_world, counts):
     world = hidden_world

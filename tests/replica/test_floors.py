@@ -306,7 +306,8 @@ def test_a_lost_answer_and_then_pruning_does_not_run_an_action_twice(world, coun
     a, b = world.synced("alice"), world.synced("bob")
     a.run(create_counter, id="x")
     world.settle(a, b)
-    run = a.run(add, id="x", by=1)
+    run, heard = a.run(add, id="x", by=1), []
+    a.on("accepted", heard.append)
     world.wires[a].lose("answer")
     with pytest.raises(Offline):
         a.sync()
@@ -317,6 +318,7 @@ def test_a_lost_answer_and_then_pruning_does_not_run_an_action_twice(world, coun
 
     a.sync()
 
+    assert heard == [run.outcome], "it is news, though it comes with a snapshot"
     assert counts(a) == counts(world.server) == {"x": 6}
     assert (run.outcome.state, run.outcome.final) == ("accepted", True)
     assert a.run(add, id="x", by=1).result == 7
@@ -497,10 +499,13 @@ def test_what_was_parked_is_accepted_where_the_snapshot_says_so(make_world):
     a._engine.take(request, world.wires[a].connection.exchange(request))
     assert run.outcome.reason == "left"
     world.server.prune(keep=0)
+    heard = []
+    a.on("accepted", heard.append)
 
     a.sync()
 
     assert run.outcome.state == "accepted"
+    assert run.outcome in heard
     assert len(world.server.history) == 2
 
 

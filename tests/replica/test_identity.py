@@ -111,6 +111,26 @@ def test_pending_actions_in_the_copy_that_were_accepted_are_not_run_again(world,
     assert len({record.seed for record in world.server.history}) == 4
 
 
+def test_what_a_file_ran_before_its_first_sync_gets_its_seq_from_the_snapshot(world, counts):
+    a = world.replica("alice", "a.db")
+    run = a.run(create_counter, id="x")
+    a.close()
+    world.copy_file("a.db", "backup.db")
+    with world.replica("alice", "a.db") as a:
+        a.sync()
+    world.copy_file("backup.db", "a.db")
+    a, heard = world.replica("alice", "a.db"), []
+    a.on("accepted", heard.append)
+
+    a.sync()
+
+    assert counts(a) == counts(world.server) == {"x": 0}
+    outcome = a.outcome(run.id)
+    assert (outcome.state, outcome.seq) == ("accepted", 1)
+    assert a.wait_for(run.id, 1) == outcome
+    assert heard == [outcome]
+
+
 def test_pending_actions_that_were_accepted_and_pruned_are_parked_as_restored(world, counts):
     a = world.synced("alice", "a.db")
     a.run(create_counter, id="x")

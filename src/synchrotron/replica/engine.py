@@ -97,7 +97,7 @@ class Engine:
         self.lock = threading.RLock()
         self._runner = self._first_runner = Runner(store, replay_all=replay_all)
         self._stamps = Stamps(store.writer)
-        self._clock = lambda: int(clock())
+        self._clock: Callable[[], int] = lambda: int(clock())
         self._entropy = entropy
         self._staging: Staging | None = None
         self._asked = ("", 0)

@@ -60,7 +60,7 @@ from synchrotron.core.records import ActionRecord
 from synchrotron.errors import ProtocolError
 from synchrotron.replica.events import SyncReport
 from synchrotron.replica.floors import audiences_of, restamp
-from synchrotron.replica.outcomes import RESTORED, Outcome, SetAside, outcome_of
+from synchrotron.replica.outcomes import RESTORED, Outcome, SetAside
 from synchrotron.replica.revision import Revision
 from synchrotron.replica.runner import Runner
 from synchrotron.store.effects import completed, fingerprint
@@ -193,20 +193,16 @@ def ask_snapshot(
 ) -> SnapshotRequest:
     """Ask for a snapshot, offering the ids whose fate is open. In a durable transaction."""
     exchange = _number(state, entropy)
-    renamed = SetAside(store.writer)
+    set_aside = SetAside(store.writer)
     entries = list(store.log.own()) if new_epoch else store.log.pending()
-    remembered = renamed.remembered() if new_epoch else []
-    # What was withdrawn may have been accepted all the same, where its answer was lost.
-    withdrawn = [record for record, _ in renamed.withdrawn()]
+    records = [entry.record for entry in entries]
+    records += [record for record, _ in set_aside.open()]
+    records += set_aside.remembered() if new_epoch else []
     return SnapshotRequest(
         exchange,
         [
-            Offer(record.id, record.seed, renamed.former_ids(record.id))
-            for record in (
-                *(entry.record for entry in entries),
-                *withdrawn,
-                *remembered,
-            )
+            Offer(record.id, record.seed, set_aside.former_ids(record.id))
+            for record in {record.id: record for record in records}.values()
         ],
         state.migrations,
         resume=resume,
@@ -400,11 +396,10 @@ class Taking:
         self.report.uploaded += 1
         if record.order_key <= (self.state.floor or FIRST):
             # Given up, and pruned past: its rows belong below the floor (F2).
-            set_aside.put(record, Outcome(id=record.id, state="accepted", seq=seq))
+            self.revision.tell(record, Outcome(id=record.id, state="accepted", seq=seq))
             self._is_missing_rows = True
             return None
-        set_aside.take(record.id)
-        return self.revision.add(record, seq, own=True)
+        return self.revision.bring_back(record, seq)
 
     def _corrected(self, request: SyncRequest) -> list[Entry]:
         return self.revision.with_corrections() if request.corrections else []
@@ -428,8 +423,11 @@ class Taking:
                 effect.known = Known(patch, seq, seq)
         if was_pending:
             self.report.uploaded += 1
+            # What was replayed since sending is a correction by now. Of an audience that was
+            # left, by this very action as like as not, it stays what it was.
             for effect in entry.effects.values():
-                # What was replayed since sending is a correction by now.
+                if effect.audience not in present:
+                    continue
                 effect.accepted = effect.accepted or b""
                 known = effect.known.patch if effect.known else None
                 effect.unsent = effect.applied != known
@@ -519,11 +517,11 @@ class Taking:
         revision, record = self.revision, event.record
         entry = revision.find(record)
         if entry is None:
-            was_set_aside = revision.is_set_aside(record)
-            entry = revision.add(record, event.seq, own=was_set_aside)
-            if was_set_aside:
-                revision.set_aside.take(record.id)  # it was accepted after all
-            self.report.received += not was_set_aside
+            if revision.is_set_aside(record):  # it was accepted after all
+                entry = revision.bring_back(record, event.seq)
+            else:
+                entry = revision.add(record, event.seq)
+                self.report.received += 1
         elif entry.key != record.order_key:
             revision.move(entry, record.order_key)
         fresh = entry.pending
@@ -567,10 +565,7 @@ class Taking:
                 names = ", ".join(sorted(concerned & left))
                 self.revision.park(entry, "left", f"the user is not in {names} any more")
             elif concerned <= left:
-                if entry.own:  # it stays what it became: a replay would miss the rows
-                    outcome = outcome_of(entry, self.state.server_floor)
-                    self.revision.set_aside.put(entry.record, outcome)
-                self.revision.remove(entry)
+                self.revision.retire(entry)  # it stays what it became: a replay would miss the rows
 
     def _all_decided(self, request: SyncRequest) -> None:
         """Up to this horizon everything stored has come; earlier requests are void (O6)."""

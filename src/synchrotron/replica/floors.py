@@ -72,6 +72,7 @@ def rebase(
     is_there = accepted | pruned
     set_aside = SetAside(store.writer)
     kept: list[Entry] = []
+    known_now: list[Outcome] = []
     if new_epoch:
         for record in set_aside.remembered():
             if record.id not in is_there:
@@ -82,14 +83,14 @@ def rebase(
         if not entry.own:
             continue
         if entry.record.id in accepted and entry.pending:
-            set_aside.put(entry.record, _accepted(entry.record, head))
+            known_now.append(_accept(set_aside, entry.record, head))
         elif entry.pending or (new_epoch and entry.record.id not in is_there):
             kept.append(entry)
         else:
             set_aside.put(entry.record, outcome_of(entry, head.server_floor))
-    for record, outcome in list(set_aside.withdrawn()):
-        if record.id in accepted:
-            set_aside.put(record, _accepted(record, head))
+    for record, outcome in list(set_aside.open()):
+        if record.id in accepted or outcome.state == "accepted":
+            known_now.append(_accept(set_aside, record, head))
         elif not pruned.isdisjoint((record.id, *set_aside.former_ids(record.id))):
             unsure = structs.replace(outcome, reason="restored", detail=RESTORED)
             set_aside.put(record, unsure)
@@ -108,7 +109,9 @@ def rebase(
         state.knows(head.floor)
     left = known - state.audiences
     revised = _bring_back(Revision(store, runner, state), kept, left, now_ms)
-    return revised._replace(tables=revised.tables | replaced)
+    return revised._replace(
+        tables=revised.tables | replaced, outcomes=[*known_now, *revised.outcomes]
+    )
 
 
 def _bring_back(
@@ -139,9 +142,12 @@ def audiences_of(entry: Entry) -> set[Audience]:
     return {*(entry.record.audiences or ()), *(target.audience for target in entry.effects)}
 
 
-def _accepted(record: ActionRecord, head: SnapshotHead) -> Outcome:
+def _accept(set_aside: SetAside, record: ActionRecord, head: SnapshotHead) -> Outcome:
+    """The server has an action; where, a snapshot does not tell: at the latest at its horizon."""
     final = head.server_floor is not None and record.order_key <= head.server_floor
-    return Outcome(id=record.id, state="accepted", seq=head.horizon, final=final)
+    outcome = Outcome(id=record.id, state="accepted", seq=head.horizon, final=final)
+    set_aside.put(record, outcome)
+    return outcome
 
 
 def _replace_rows(store: Store, staging: Staging) -> set[str]:

@@ -111,9 +111,13 @@ class SetAside:
     def parked(self) -> Iterator[tuple[ActionRecord, Outcome]]:
         return self._some(None, "state = 'parked'")
 
-    def withdrawn(self) -> Iterator[tuple[ActionRecord, Outcome]]:
-        """Parked and discarded ones. The server may have them all the same (R4)."""
-        return self._some(None, "state IN ('parked', 'discarded')")
+    def open(self) -> Iterator[tuple[ActionRecord, Outcome]]:
+        """Those of which the server may know more.
+
+        It may have parked and discarded ones all the same (R4). Where it has an accepted one
+        may not be known before that comes back (O6).
+        """
+        return self._some(None, "state IN ('parked', 'discarded') OR seq IS NULL")
 
     def remembered(self) -> list[ActionRecord]:
         """The newest of those that the server had when they left the log, in order."""

@@ -94,7 +94,7 @@ class Revision:
         self._left: set[Audience] = set()
         self._outcomes: dict[int, Outcome] = {}
         self._stored: dict[int, tuple[OrderKey, Outcome]] = {}
-        self._parked: list[Outcome] = []
+        self._told: dict[ActionId, tuple[OrderKey, Outcome]] = {}
         self._tables: set[str] = set()
         self._ahead = Ahead((), self._write_images, NOTHING)
         self._actions = store.definition.actions.keys()
@@ -184,6 +184,14 @@ class Revision:
         self.state.knows(entry.key)
         return entry
 
+    def bring_back(self, record: ActionRecord, seq: Seq | None) -> Entry:
+        """An own action that had left the log."""
+        entry, found = self.add(record, seq, own=True), self.set_aside.get(record.id, None)
+        self.set_aside.take(record.id)
+        if found is not None and found[1].seq is not None:  # that it was accepted is no news
+            self._outcomes[entry.position] = found[1]
+        return entry
+
     def move(self, entry: Entry, key: OrderKey) -> None:
         """Another place in the order: a retry's stored one, or a fresh stamp."""
         self.touch(entry)
@@ -215,9 +223,22 @@ class Revision:
 
     def set_parked(self, record: ActionRecord, reason: Reason, detail: str | None) -> None:
         """Keep a parked action, with why it is parked."""
-        outcome = Outcome(id=record.id, state="parked", reason=reason, detail=detail)
+        self.tell(record, Outcome(id=record.id, state="parked", reason=reason, detail=detail))
+
+    def tell(self, record: ActionRecord, outcome: Outcome) -> None:
+        """Keep the outcome of an action that is not in the log; it is news."""
         self.set_aside.put(record, outcome)
-        self._parked.append(outcome)
+        self._told[record.id] = record.order_key, outcome
+
+    def retire(self, entry: Entry) -> None:
+        """Take an action out of the log and out of the rows; an own one keeps its outcome."""
+        if entry.own:
+            outcome = outcome_of(entry, self.state.server_floor)
+            if _tells(outcome) == _tells(self._outcomes.get(entry.position)):
+                self.set_aside.put(entry.record, outcome)
+            else:
+                self.tell(entry.record, outcome)
+        self.remove(entry)
 
     def put_below(self, target: Target, image: Image | None) -> None:
         """A row as it stands at the floor, to be put under history (F2)."""
@@ -630,10 +651,8 @@ class Revision:
                 now = outcome_of(entry, None)
                 if _tells(now) != _tells(self._outcomes.get(entry.position)):
                     news[entry.position] = entry.key, now
-        return [
-            *self._parked,
-            *(outcome for _, outcome in sorted(news.values(), key=itemgetter(0))),
-        ]
+        told = self._told | {found[1].id: found for found in news.values()}
+        return [outcome for _, outcome in sorted(told.values(), key=itemgetter(0))]
 
 
 def _key(turn: Place | Entry) -> OrderKey:
