@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -45,6 +45,7 @@ INVALID = [
     {"seed": ""},
     {"seed": "00112233445566778899AABBCCDDEEFF"},
     {"seed": "00"},
+    {"now": datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-5)))},
 ]
 
 

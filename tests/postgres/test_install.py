@@ -184,3 +184,15 @@ def test_a_table_that_was_there_before_is_refused(database: str) -> None:
 def test_a_database_that_cannot_be_reached_is_told() -> None:
     with pytest.raises(InstallationError, match="cannot be reached"):
         install(app(), "postgresql://nobody@localhost:1/nothing")
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    with pytest.raises(InstallationError, match=r"mysql://x.* no address .* postgresql://user"):
+        install(app(), "mysql://x")
+
+
+def test_policies_that_postgresql_refuses_are_told_as_such(database: str) -> None:
+    policies = "CREATE POLICY p ON nowhere FOR UPDATE USING (true)"
+    with pytest.raises(InstallationError, match=r"policies: .*nowhere") as raised:
+        install(app(policies=policies), database)
+    assert "SQLite" not in str(raised.value)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
 from tests.server.running import SECRET, token
 
@@ -108,6 +108,13 @@ def test_a_token_signed_with_the_secret_is_accepted() -> None:
 def test_another_token_is_refused_with_its_cause(authorization: str, cause: str) -> None:
     with pytest.raises(TokenRefused, match=cause):
         asyncio.run(by_secret().check(authorization))
+
+
+def test_a_user_that_no_database_can_store_is_none() -> None:
+    payload = rb'{"sub": "a\ud800", "exp": 9000000000}'
+    spelt = jws.serialize_compact({"alg": "HS256"}, payload, OctKey.import_key(SECRET))
+    with pytest.raises(TokenRefused, match="no user: it holds a lone surrogate"):
+        user(by_secret(), spelt)
 
 
 def unsigned(algorithm: str, **claims: Any) -> str:

@@ -1,12 +1,15 @@
 """Uploads are stored whole or not at all; corrections stay in place."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.servers import new_server
 from tests.testing.by_hand import (
     NOW_MS,
     P1,
     P2,
+    Clock,
     File,
     correct,
     create_project,
@@ -17,9 +20,11 @@ from tests.testing.by_hand import (
     membership,
     numbers,
     removal,
+    row,
     update,
 )
 
+from synchrotron.app.schema import read_schema
 from synchrotron.core.messages import (
     Behind,
     Invalid,
@@ -198,6 +203,30 @@ def test_a_violated_constraint_is_invalid(patches: list[RowPatch], named: Any, r
     assert (answer.key, reason in answer.reason) == (named, True)
 
 
+FAMILY = SimpleNamespace(
+    schema=read_schema("""
+        CREATE TABLE parent (id TEXT PRIMARY KEY, audience_key TEXT NOT NULL);
+        CREATE TABLE child (
+            id TEXT PRIMARY KEY, parent TEXT REFERENCES parent (id), audience_key TEXT NOT NULL
+        );
+    """),
+    audiences="SELECT id AS user_id, audience_key FROM child",
+    migrations=(),
+)
+
+
+@pytest.mark.spec("A9", "H6")
+def test_who_takes_a_parent_away_is_told_nothing_of_the_children_that_others_have() -> None:
+    server = new_server(FAMILY, {"alice": {P1}, "mallory": {P2}}, Clock())
+    a, m = File(server, "alice", "a"), File(server, "mallory", "b")
+    a.ok(a.action(1, row("parent", P1, id="p", audience_key=P1)))
+    m.ok(m.action(2, row("child", P2, id="patient", parent="p", audience_key=P2)))
+    answer = a.send(a.action(3, RowPatch("parent", ["p"], P1, "delete")))
+    assert isinstance(answer, Invalid)
+    assert (answer.table, answer.key) == ("parent", ["p"])
+    assert "patient" not in answer.reason
+
+
 @pytest.mark.spec("A8")
 def test_cascades_are_patches_and_do_not_happen_on_the_server() -> None:
     server = given()
@@ -209,7 +238,7 @@ def test_cascades_are_patches_and_do_not_happen_on_the_server() -> None:
     ]
     answer = a.send(a.action(2, no_project, no_member[0]))
     assert isinstance(answer, Invalid)
-    assert (answer.table, answer.key) == ("project_member", ["p1-bob"])
+    assert (answer.table, answer.key) == ("project", ["p1"])
     a.ok(a.action(3, RowPatch("project", ["p1"], P1, "update", {"name": "new"})))
     assert len(server.rows("project_member")) == 2
     a.ok(a.action(4, no_project, *no_member))

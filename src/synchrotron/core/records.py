@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -59,7 +59,7 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if (
             not _is_of_one_client(ids)
             or not 0 < self.version <= VERSION_MAX
-            or self.now.tzinfo is None
+            or self.now.tzinfo is not UTC
         ):
             self._complain()
 
@@ -71,8 +71,8 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError(f"{self.seed!r} is not a seed: 32 lower-case hex digits")
         if not is_order_key(self.order_key) or not self.order_key.endswith(self.client_id):
             raise ValueError(f"{self.order_key!r} is not an order key of client {self.client_id}")
-        if self.now.tzinfo is None:
-            raise ValueError(f"{self.now} is not a moment in UTC: it has no time zone")
+        if self.now.tzinfo is not UTC:  # with an offset it may be none that UTC can spell
+            raise ValueError(f"now, {self.now}, is not a moment in UTC")
         raise ValueError(f"{self.version} is not a version: from 1 to {VERSION_MAX}")
 
     def moment(self) -> datetime:

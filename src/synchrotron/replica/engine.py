@@ -198,7 +198,10 @@ class Engine:
         stamp = self._stamps.latest()
         self._check_migrations(stamp.migrations)
         if not stamp.user:
-            raise UsageError("whose action is this? Open the replica with user=…, or with a token")
+            raise UsageError(
+                "whose action is this? Open the replica with user=…, or with a token; one that a "
+                "function gives is known after the first sync"
+            )
         now_ms = self._clock() + stamp.clock_offset_ms
         n, at = stamp.n + 1, tick(now_ms, stamp.latest)
         return (

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
-from psycopg import Connection, sql
+from psycopg import Connection, conninfo, sql
 
 from synchrotron.app import ddl
 from synchrotron.app.schema import Schema, read_schema
@@ -60,6 +60,13 @@ def install(app: Application, database: str, *, adopt: bool = False) -> Installe
     takes over tables that are there already; their rows become the floor, as if they had
     always been there. Raises `InstallationError`, which says what to do.
     """
+    try:
+        conninfo.conninfo_to_dict(database)
+    except psycopg.ProgrammingError as error:
+        raise InstallationError(
+            f"{database!r} is no address of a PostgreSQL database ({str(error).strip()}): it is "
+            "spelt postgresql://user:password@host:port/database"
+        ) from error
     try:
         with psycopg.connect(database) as connection, connection.transaction():
             return _Installation(connection, app, adopt=adopt).run()
@@ -252,7 +259,14 @@ class _Installation:
         before = self._policies()
         self._execute("SET LOCAL search_path = public")
         if self._app.policies and self._app.policies.strip():
-            self._connection.execute(self._app.policies.encode())
+            try:
+                self._connection.execute(self._app.policies.encode())
+            except psycopg.errors.InsufficientPrivilege:
+                raise
+            except psycopg.Error as error:
+                raise InstallationError(
+                    f"policies: PostgreSQL refuses: {error}\nNothing was changed."
+                ) from error
         self._execute("SET LOCAL search_path = ''")
         for table, name in self._policies() - before:
             self._execute(

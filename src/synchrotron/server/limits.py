@@ -17,8 +17,8 @@ USERS_MAX = 100_000
 class LimitExceeded(Exception):
     """A limit, by the name of its setting. Asking again helps after `retry_after_s`, if set."""
 
-    def __init__(self, name: str, limit: float, retry_after_s: float | None = None) -> None:
-        super().__init__(f"{name} is {limit:g}")
+    def __init__(self, name: str, limit: int, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{name} is {limit:,}")
         self.name = name
         self.retry_after_s = retry_after_s
 

@@ -230,7 +230,10 @@ class Live:
                     raise _Violated(row, reason) from error
 
     async def _dangling(self, rows: Mapping[RowKey, Homes]) -> RowKey | None:
-        """The first row whose foreign key points nowhere: a written one, or one left behind."""
+        """The first written row whose foreign key points nowhere, or that others still point to.
+
+        These are not named: they may be of an audience that this user does not see.
+        """
         written = [row for row, homes in rows.items() if homes]
         for row in written:
             if self._installed.schema.tables[row.table].foreign_keys and await fetch(
@@ -242,21 +245,20 @@ class Live:
         for row in rows:
             if (home := self._written.get(row)) is None:
                 continue
-            for function, child in self._referring(row.table):
-                orphans = await fetch(
+            for function in self._referring(row.table):
+                if await fetch(
                     self._connection,
-                    f"SELECT key FROM synchrotron.{function}(%s::json)",
+                    f"SELECT synchrotron.{function}(%s::json)",
                     rows_json([(0, home[1])]),
-                )
-                if orphans:
-                    return RowKey(child, tuple(orphans[0][0]))
+                ):
+                    return row
         return None
 
-    def _referring(self, parent: str) -> Iterator[tuple[str, str]]:
+    def _referring(self, parent: str) -> Iterator[str]:
         for child in self._installed.schema.tables.values():
             for i, foreign_key in enumerate(child.foreign_keys):
                 if foreign_key.parent == parent:
-                    yield f"orphans_{i}_{child.name}", child.name
+                    yield f"orphans_{i}_{child.name}"
 
 
 def _several(homes: Homes) -> str:

@@ -174,19 +174,16 @@ class ServerTable:
         )
 
     def _orphans_function(self, i: int, foreign_key: ForeignKey, parent: Table) -> str:
-        """The rows that refer by a foreign key to one of some parents, if it is not there."""
+        """Which of some parents are not there, though rows refer to them by a foreign key."""
         pairs = list(zip(foreign_key.columns, foreign_key.parent_columns, strict=True))
         parents = ServerTable(parent)
         refers = " AND ".join(f"t.{quoted(c)} = {parents._value(of)}" for c, of in pairs)
         there = " AND ".join(f"p.{quoted(of)} = {parents._value(of)}" for _, of in pairs)
-        key = ", ".join(wire_sql(self.table.column(name), "t") for name in self.table.key)
         return _function(
-            f"orphans_{i}_{self.name}(rows json) RETURNS TABLE (place bigint, key json)",
-            f"SELECT r.{PLACE}, json_build_array({key}) "
-            f"FROM {parents._rows('rows', foreign_key.parent_columns)} "
-            f"JOIN {self.live} AS t ON {refers} "
-            f"WHERE NOT EXISTS (SELECT FROM {parents.live} AS p WHERE {there}) "
-            f"ORDER BY {listed(self.table.key, 't.')};",
+            f"orphans_{i}_{self.name}(rows json) RETURNS SETOF bigint",
+            f"SELECT r.{PLACE} FROM {parents._rows('rows', foreign_key.parent_columns)} "
+            f"WHERE EXISTS (SELECT FROM {self.live} AS t WHERE {refers}) "
+            f"AND NOT EXISTS (SELECT FROM {parents.live} AS p WHERE {there});",
         )
 
     # ---- pieces -----------------------------------------------------------------------

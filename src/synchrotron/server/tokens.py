@@ -18,6 +18,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
+from synchrotron.app.types import formless_text
 from synchrotron.server.settings import Settings
 
 LEEWAY_S = 30
@@ -200,8 +201,10 @@ def _from_base64(part: str) -> bytes:
 
 def _user(claims: dict[str, Any]) -> str:
     user = claims["sub"]
-    if not isinstance(user, str) or not 0 < len(user) <= USER_LENGTH_MAX or "\0" in user:
+    if not isinstance(user, str) or not 0 < len(user) <= USER_LENGTH_MAX:
         raise TokenRefused(f"its `sub` is no user: a text of 1 to {USER_LENGTH_MAX} characters")
+    if complaint := formless_text(user):
+        raise TokenRefused(f"its `sub` is no user: it {complaint}")
     return user
 
 

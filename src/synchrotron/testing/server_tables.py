@@ -147,10 +147,9 @@ class ServerTables:
             values = _pick(parent, foreign_key.parent_columns, old)
             if None in values or self._has(row.table, foreign_key.parent_columns, values):
                 continue
-            orphan = self._find(child.name, foreign_key.columns, values)
-            if orphan is not None:
-                orphaned = RowKey(child.name, child.key_of(orphan))
-                raise _Violated(orphaned, _dangling(foreign_key, values))
+            if self._has(child.name, foreign_key.columns, values):
+                # Which row refers to it is not told: this user may not see that.
+                raise _Violated(row, _dangling(foreign_key, values))
 
     def _has(self, table: str, columns: Sequence[str], values: tuple[Any, ...]) -> bool:
         return self._find(table, columns, values) is not None
