@@ -58,7 +58,7 @@ def exchange(replica: Replica, *, upload: bool = True) -> tuple[Times, bool]:
     begin_s = time.perf_counter()
     request = engine.ask(upload=upload)
     asked_s = time.perf_counter()
-    answer = deliver(transport, request)
+    _, answer = deliver(transport, request)
     answered_s = time.perf_counter()
     engine.take(request, answer)
     taken_s = time.perf_counter()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import threading
 import time
+import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -342,16 +344,107 @@ def test_what_is_asked_ahead_can_be_given_up(behind: tuple[Replica, Ahead]) -> N
 # ---- what a server refuses -------------------------------------------------------------
 
 
-def test_a_limit_of_size_blocks_and_is_named(memory: MemoryServer) -> None:
-    with running(memory, actions_max=2) as serving:
+@pytest.mark.parametrize("limit", [{"actions_max": 2}, {"body_bytes_max": 3_000}])
+def test_where_a_server_takes_less_at_once_an_upload_goes_in_smaller_parts(
+    memory: MemoryServer, limit: dict[str, int]
+) -> None:
+    with running(memory, **limit) as serving:
+        with shop.app.open(":memory:", server=serving.url, token=token("alice")) as a:
+            a.sync()
+            client = a._engine.state().client_id
+            for i in range(9):
+                a.run(create_counter, id=f"{i}")
+            a.sync()
+            assert [outcome.state for outcome in a.outcomes()] == ["accepted"] * 9
+            assert {outcome.id.partition("-")[0] for outcome in a.outcomes()} == {client}
+    assert len(memory.history) == 9
+
+
+@pytest.mark.spec("M5", "R4")
+def test_an_action_that_is_too_large_by_itself_is_parked_and_the_rest_goes_on(
+    memory: MemoryServer,
+) -> None:
+    with running(memory, body_bytes_max=20_000) as serving:
+        with (
+            shop.app.open(":memory:", server=serving.url, token=token("alice")) as a,
+            shop.app.open(":memory:", server=serving.url, token=token("bob")) as b,
+        ):
+            b.run(create_counter, id="bob's")
+            b.sync()
+            a.sync()
+            a.run(create_counter, id="before")
+            large = a.run(create_counter, id="x" * 30_000)
+            a.run(create_counter, id="after")
+            b.run(create_counter, id="bob's next")
+            b.sync()
+            a.sync()
+            [parked] = a.parked()
+            assert (parked.id, parked.reason) == (large.id, "invalid")
+            assert "limit 'body_bytes_max'" in (parked.detail or "")
+            ids = {row["id"] for row in a.query("SELECT id FROM counter")}
+            assert ids == {"before", "after", "bob's", "bob's next"}
+            a.discard(large.id)
+            assert a.sync().uploaded == 0
+    assert len(memory.history) == 4
+
+
+def test_more_parts_than_a_server_takes_block_and_are_named(memory: MemoryServer) -> None:
+    with running(memory, actions_max=1, parts_max=2) as serving:
         with shop.app.open(":memory:", server=serving.url, token=token("alice")) as a:
             a.sync()
             for i in range(3):
                 a.run(create_counter, id=f"{i}")
-            with pytest.raises(Blocked, match="limit 'actions_max' is exceeded"):
+            with pytest.raises(Blocked, match="limit 'parts_max' is exceeded"):
                 a.sync()
-            assert "actions_max" in a.state
+            assert "parts_max" in a.state
             assert not a.parked()
+
+
+def test_a_proxy_that_takes_less_at_once_is_given_smaller_parts(memory: MemoryServer) -> None:
+    with running(memory) as serving, proxy(serving.url, 3_000) as url:
+        with shop.app.open(":memory:", server=url, token=token("alice")) as a:
+            a.sync()
+            texts = random.Random(1)
+            for i in range(9):
+                a.run(create_counter, id=f"{i}{texts.randbytes(300).hex()}")
+            large = a.run(create_counter, id=texts.randbytes(5_000).hex())
+            a.sync()
+            states = [outcome.state for outcome in a.outcomes()]
+            assert states == ["accepted"] * 9 + ["parked"]
+            assert "HTTP 413" in (large.outcome.detail or "")
+
+
+@contextlib.contextmanager
+def proxy(url: str, bytes_max: int) -> Iterator[str]:
+    """Hands requests on, and refuses large ones as nginx does."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if len(body) > bytes_max:
+                self.answer(413, {"content-type": "text/html"}, b"<h1>413 Too Large</h1>")
+                return
+            request = urllib.request.Request(url + self.path, body, dict(self.headers.items()))
+            with urllib.request.urlopen(request) as response:
+                headers = dict(response.headers.items())
+                self.answer(response.status, headers, response.read())
+
+        def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response(status)
+            for name in ("content-type", "content-encoding"):
+                if name in headers:
+                    self.send_header(name, headers[name])
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_a_limit_of_rate_is_waited_for(memory: MemoryServer) -> None:
@@ -368,8 +461,9 @@ def test_a_limit_of_rate_is_waited_for(memory: MemoryServer) -> None:
         with shop.app.open(":memory:", transport=transport) as a:
             a.sync()
             serving.app._rates._full_at_s["alice"] = time.time() + 60
-            a.run(create_counter, id="x")
+            run = a.run(create_counter, id="x")
             assert a.sync().uploaded == 1
+            assert a.outcomes()[0].id == run.id, "a limit makes no other file of this one (O6)"
             assert waited_ms and max(waited_ms) <= 600
             serving.app._rates._full_at_s["alice"] = time.time() + 60
             waited_ms.clear()

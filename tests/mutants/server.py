@@ -149,6 +149,43 @@ SERVER_MUTANTS = (
         "        if told.error is not None:\n",
         "tests/postgres/test_storing.py",
     ),
+    # ---- the replica's side, where no history of the simulator comes ---------------------
+    ServerMutant(
+        "O6: a limit makes another file of this one",
+        "replica/exchange.py",
+        "    if isinstance(answer, Busy | Limit):\n        return\n",
+        "",
+        "tests/client/test_http.py::test_a_limit_of_rate_is_waited_for",
+    ),
+    ServerMutant(
+        "M5: one action that is too large holds up the rest",
+        "replica/exchange.py",
+        'if answer.name == "parts_max" or not part.actions:',
+        "if True:",
+        "tests/client/test_http.py::"
+        "test_an_action_that_is_too_large_by_itself_is_parked_and_the_rest_goes_on",
+    ),
+    ServerMutant(
+        "A7: a local trigger's refusal is taken for the action's",
+        "store/guard.py",
+        "if trigger is not None and trigger in local.trigger_names:",
+        "if False:",
+        "tests/store/test_local.py",
+    ),
+    ServerMutant(
+        "R3: who leaves by an own action did something else",
+        "replica/exchange.py",
+        "if effect.audience not in present:\n                    continue\n",
+        "",
+        "tests/replica/test_audiences.py",
+    ),
+    ServerMutant(
+        "H9: a moment that UTC cannot spell is stored",
+        "core/records.py",
+        "or self.now.tzinfo is not UTC",
+        "or self.now.tzinfo is None",
+        "tests/core/test_records.py",
+    ),
     ServerMutant(
         "A5: an insert is judged as it was spelt",
         "server/upload.py",

@@ -13,7 +13,7 @@ from tests.replica.shop import add, create_counter, create_noted
 from synchrotron.core.ids import Seq
 from synchrotron.core.messages import SnapshotHead, SnapshotRequest, SnapshotRows, Staged
 from synchrotron.errors import MachineError, Offline, ProtocolError
-from synchrotron.replica.exchange import PART_BYTES, PART_ITEMS, cut
+from synchrotron.replica.exchange import PART_BYTES, PART_ITEMS, PartSize, cut
 
 LONG = "x" * (PART_BYTES * 4 // 5)
 
@@ -107,13 +107,13 @@ def test_a_request_is_cut_by_size_and_keeps_its_order(world):
     many(a, *"abcdef")
     request = a._engine.ask()
     assert cut(request) == [request]
-    parts = cut(request, part_bytes=1)
+    parts = cut(request, PartSize(bytes=1))
     assert [part.part for part in parts] == [1, 2, 3, 4, 5, 6]
     assert {part.parts for part in parts} == {6}
     assert [action for part in parts for action in part.actions] == request.actions
-    [large, *_] = cut(request, part_bytes=10**6)
+    [large, *_] = cut(request, PartSize(bytes=10**6))
     assert large == request
-    assert [len(p.actions) for p in cut(request, part_bytes=2_000)] != [1] * 6
+    assert [len(p.actions) for p in cut(request, PartSize(bytes=2_000))] != [1] * 6
 
 
 def test_a_request_of_many_small_things_is_cut_by_their_number(world):
@@ -122,7 +122,8 @@ def test_a_request_of_many_small_things_is_cut_by_their_number(world):
     request = a._engine.ask()
     [action] = request.actions
     many_actions = msgspec.structs.replace(request, actions=[action] * (2 * PART_ITEMS + 1))
-    assert [len(p.actions) for p in cut(many_actions, 10**9)] == [PART_ITEMS, PART_ITEMS, 1]
+    parts = cut(many_actions, PartSize(bytes=10**9))
+    assert [len(p.actions) for p in parts] == [PART_ITEMS, PART_ITEMS, 1]
 
 
 # ---- snapshots that resume (F1) -----------------------------------------------------

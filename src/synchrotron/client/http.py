@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
@@ -47,6 +48,7 @@ ANSWER_S = 300
 """So long a server may take to judge a large upload."""
 SILENCE_S = 60
 """So long it may leave a stream of events silent: several of its heartbeats."""
+PROXYS_LIMIT = "of a proxy: HTTP 413"
 SNAPSHOT_TRIES = 60
 """So often it is asked for, some seconds apart, where others are being streamed."""
 _answers: Reader[SyncAnswer] = Reader(SyncAnswer)
@@ -303,6 +305,10 @@ class HttpTransport:
         try:
             return msgspec.json.decode(body, type=Problem)
         except msgspec.DecodeError:
+            if response.status == 413:  # of a proxy on the way
+                return Problem(
+                    kind="limit", message="", now_ms=time.time_ns() // 1_000_000, name=PROXYS_LIMIT
+                )
             if response.status >= 500 or response.status == 429:
                 raise Offline(f"{self._url} answers {response.status}") from None
             raise ProtocolError(

@@ -324,8 +324,8 @@ class Engine:
             if state.tokens[-1] != request.exchange.token:
                 # What was sent since may be stored by now, under a key below this floor (F4).
                 return nothing_taken(Next(again=True, rebase=True, new_epoch=new_epoch))
-            settle_tokens(state, request.exchange)
             assert staging.head is not None
+            settle_tokens(state, request.exchange, staging.head)
             skew_ms = self._compare_clocks(state, request.exchange, staging.head.now_ms)
             now_ms = self._now_ms(state)
             revised = rebase(self.store, self._runner, state, staging, now_ms, new_epoch=new_epoch)
@@ -341,7 +341,7 @@ class Engine:
         with self._changing_state() as state:
             if not is_answer_to(state, request.exchange):
                 return nothing_taken(Next(again=True))
-            settle_tokens(state, request.exchange)
+            settle_tokens(state, request.exchange, answer)
             again = Next(again=True, rebase=True, new_epoch=new_epoch)
             if isinstance(answer, Superseded):
                 revision = Revision(self.store, self._runner, state)

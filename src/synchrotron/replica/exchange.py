@@ -46,6 +46,7 @@ from synchrotron.core.messages import (
     Resume,
     SentAction,
     SentCorrection,
+    SnapshotChunk,
     SnapshotRequest,
     Staged,
     Stale,
@@ -80,6 +81,23 @@ PART_ITEMS = 8_000
 """So does one of more actions and corrections; a server takes 10,000 in one request."""
 
 
+class PartSize(NamedTuple):
+    """What a part of an upload holds at most, where it is more than a single item."""
+
+    bytes: int = PART_BYTES
+    items: int = PART_ITEMS
+
+    def below(self, part: SyncRequest) -> PartSize:
+        """Half of a part that was more than the server, or a proxy before it, takes."""
+        return PartSize(
+            max(min(self.bytes, len(encode(part))) // 2, 1),
+            max(min(self.items, items_of(part)) // 2, 1),
+        )
+
+
+LARGEST = PartSize()
+
+
 class Next(NamedTuple):
     """What follows from an answer."""
 
@@ -91,6 +109,8 @@ class Next(NamedTuple):
     """Ask again after this time."""
     upload: bool = True
     """False: the next request only asks, to learn the fate of what was sent before."""
+    smaller: bool = False
+    """The next upload goes in smaller parts."""
     blocked: str | None = None
     """Nothing more can be done until someone acts."""
 
@@ -158,17 +178,23 @@ def ask_ahead(state: State, entropy: Entropy, download: Download) -> SyncRequest
     )
 
 
-def cut(request: SyncRequest, part_bytes: int = PART_BYTES) -> list[SyncRequest]:
-    """A request as its parts, each of about so many bytes: a single one, if it is not large."""
-    items = len(request.actions) + len(request.corrections)
-    if items == 0 or (items <= PART_ITEMS and len(encode(request)) <= part_bytes):
+def items_of(request: SyncRequest) -> int:
+    """How many actions and corrections a request uploads."""
+    return len(request.actions) + len(request.corrections)
+
+
+def cut(request: SyncRequest, size_max: PartSize = LARGEST) -> list[SyncRequest]:
+    """A request as its parts, each of about this size: a single one, if it is not large."""
+    part_bytes, part_items = size_max
+    items = items_of(request)
+    if items == 0 or (items <= part_items and len(encode(request)) <= part_bytes):
         return [request]  # which nearly all are: to measure each action took five times as long
     parts: list[tuple[list[SentAction], list[SentCorrection]]] = [([], [])]
     size = count = 0
 
     def is_full(length: int) -> bool:
         nonlocal size, count
-        full = count == PART_ITEMS or (size > 0 and size + length > part_bytes)
+        full = count == part_items or (size > 0 and size + length > part_bytes)
         size, count = (length, 1) if full else (size + length, count + 1)
         return full
 
@@ -222,8 +248,14 @@ def is_answer_to(state: State, exchange: Exchange) -> bool:
     return exchange.client_id == state.client_id and exchange.token in state.tokens
 
 
-def settle_tokens(state: State, exchange: Exchange) -> None:
-    """An answer was taken in: older requests need not be proven any more (O6)."""
+def settle_tokens(state: State, exchange: Exchange, answer: SyncAnswer | SnapshotChunk) -> None:
+    """An answer was taken in: older requests need not be proven any more (O6).
+
+    Unless it may come from before the server looked whose request it is, as limits do: then
+    it knows none but an older token of this file.
+    """
+    if isinstance(answer, Busy | Limit):
+        return
     state.tokens = state.tokens[state.tokens.index(exchange.token) :]
 
 
@@ -265,7 +297,7 @@ class Taking:
         state = self.state
         if not is_answer_to(state, request.exchange):
             return Taken(Next(again=True), SyncReport(), [], set(), [])
-        settle_tokens(state, request.exchange)
+        settle_tokens(state, request.exchange, answer)
         state.server_floor = answer.floor or state.server_floor
         next = self._dispatch(request, answer)
         revised = self.revision.carry_out()
@@ -306,9 +338,12 @@ class Taking:
                     return Next(again=True)
                 supersede(self.revision, answer, self.entropy)
                 return Next(again=True)
-            case Install() | Limit():
+            case Install():
                 self._nothing_stored(request)
                 return Next(blocked=refusal_text(answer, self.state))
+            case Limit():
+                self._nothing_stored(request)
+                return self._too_large(request, answer)
 
     def _nothing_stored(self, request: SyncRequest) -> None:
         self.store.log.decided(request.exchange.number, earlier=False)
@@ -465,6 +500,25 @@ class Taking:
         for entry in self.revision.pending():
             if entry.record.id == answer.action_id:
                 self.revision.park(entry, reason, where + answer.reason)  # type: ignore[arg-type]
+        return Next(again=True)
+
+    def _too_large(self, part: SyncRequest, answer: Limit) -> Next:
+        """A part was more than the server takes at once: try smaller ones.
+
+        An action that is too large by itself is parked, so that the rest goes on.
+        """
+        if answer.name != "parts_max" and items_of(part) > 1:
+            return Next(again=True, smaller=True)
+        if answer.name == "parts_max" or not part.actions:
+            return Next(blocked=refusal_text(answer, self.state))
+        for entry in self.revision.pending():
+            if entry.record.id == part.actions[0].record.id:
+                self.revision.park(
+                    entry,
+                    "invalid",
+                    f"by itself it exceeds the server's limit {answer.name!r}: have that raised "
+                    "and retry it, or discard it and do the same in smaller steps",
+                )
         return Next(again=True)
 
     def _early(self, answer: Early) -> Next:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from synchrotron.core.clock import span
-from synchrotron.core.messages import Behind, Ok, Staged, SyncAnswer, SyncRequest
+from synchrotron.core.messages import Behind, Limit, Ok, Staged, SyncAnswer, SyncRequest
 from synchrotron.errors import Blocked, Offline, Unauthorized, UsageError, WrongUser
 from synchrotron.replica.engine import Engine
 from synchrotron.replica.events import Listeners, SyncReport, logger
-from synchrotron.replica.exchange import SKEW_MS_MAX, Next, Taken, cut
+from synchrotron.replica.exchange import LARGEST, SKEW_MS_MAX, Next, PartSize, Taken, cut
 from synchrotron.replica.outcomes import Outcome
 from synchrotron.replica.transport import Overlaps, SignsIn, Transport
 
@@ -48,6 +48,7 @@ class Syncing:
         self._listeners = listeners
         self._announce = announce
         self._turn = threading.Lock()
+        self._part_size = LARGEST
         self._thread: int | None = None
         """The one that syncs."""
         self._begun = 0
@@ -149,9 +150,12 @@ class Syncing:
             request, answer = ahead.request, ahead.answer()
         else:  # if a page was asked for meanwhile, its answer is as good as lost
             request = self._engine.ask(upload=next.upload)
-            answer = deliver(transport, request)
+            request, answer = deliver(transport, request, self._part_size)
         asked = self._ask_ahead(transport, answer)
-        return self._engine.take(request, answer), asked
+        taken = self._engine.take(request, answer)
+        if taken.next.smaller:
+            self._part_size = self._part_size.below(request)
+        return taken, asked
 
     def _ask_ahead(self, transport: Transport, answer: SyncAnswer) -> Asked | None:
         """Let the server prepare the next page while this one is taken in."""
@@ -183,18 +187,20 @@ class Syncing:
             self._listeners.emit("state", state)
 
 
-def deliver(transport: Transport, request: SyncRequest) -> SyncAnswer:
-    """Send a request, a large one in parts; give the answer to the whole of it.
+def deliver(
+    transport: Transport, request: SyncRequest, size_max: PartSize = LARGEST
+) -> tuple[SyncRequest, SyncAnswer]:
+    """Send a request, a large one in parts; give it with its answer, or the part with its refusal.
 
     A server that lost parts is given them once more. Raises what the transport does, and
     `Offline` where parts get lost again.
     """
-    parts = cut(request)
+    parts = cut(request, size_max)
     missing = [part.part for part in parts]
     for _ in range(SENDINGS_MAX):
         for part in tuple(missing):
             answer = transport.exchange(parts[part - 1])
             if not isinstance(answer, Staged):
-                return answer
+                return parts[part - 1] if isinstance(answer, Limit) else request, answer
             missing = answer.missing
     raise Offline(f"the server lost parts of an upload {SENDINGS_MAX} times")
