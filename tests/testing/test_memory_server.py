@@ -8,6 +8,7 @@ import pytest
 from tests.servers import new_server
 from tests.testing.by_hand import (
     APP,
+    P1,
     Clock,
     File,
     correct,
@@ -22,12 +23,14 @@ from tests.testing.by_hand import (
 )
 
 from synchrotron.core.messages import (
+    Denied,
     Epoch,
     Offer,
     Ok,
     Rebase,
 )
 from synchrotron.errors import UsageError
+from synchrotron.testing import MemoryServer
 
 
 def test_rows_are_shown_as_python_values_by_key() -> None:
@@ -60,6 +63,18 @@ def test_history_and_log_hold_what_was_accepted() -> None:
 def test_memberships_can_be_set_only_where_they_were_given() -> None:
     with pytest.raises(UsageError, match="give MemoryServer audiences"):
         _ = new_server(APP).audiences
+
+
+@pytest.mark.spec("H7a")
+@pytest.mark.parametrize("put_in", ["at first", "later"])
+def test_an_audience_that_was_ever_in_a_given_set_has_had_a_member(put_in: str) -> None:
+    sets = {"alice": {P1} if put_in == "at first" else set[str](), "bob": set()}
+    server = MemoryServer(APP, sets)
+    server.audiences["alice"].add(P1)
+    server.audiences["alice"].discard(P1)  # before anybody has asked
+    b = File(server, "bob", "b")
+    answer = b.send(b.action(1, row("project", P1, id="p1", name="mine now")))
+    assert isinstance(answer, Denied)
 
 
 def test_an_exception_leaves_the_server_as_it_was() -> None:

@@ -154,11 +154,13 @@ class MemoryServer:
         self._state = state
         self._tables = ServerTables(self._app.schema)
         self._tables.load({target.row: state.living(target.row) for target in state.rows})
-        membership = Membership(state, self._members())
+        self._membership = Membership(state, self._members())
+        if self._sets is not None:
+            self._membership.note_members()
         proposals = Proposals(self._app.schema)
-        rights = Rights(state, proposals, membership, lambda: self._policy)
+        rights = Rights(state, proposals, self._membership, lambda: self._policy)
         self._exchanges = Exchanges(
-            self._settings, state, self._tables, proposals, membership, rights
+            self._settings, state, self._tables, proposals, self._membership, rights
         )
 
     def _members(self) -> Members:
@@ -240,7 +242,9 @@ class MemoryServer:
                 "this server reads memberships from its own rows: give MemoryServer audiences=… "
                 "to set them from outside"
             )
-        return self._sets
+        with self._lock:  # who was put in a set was a member, also if no exchange saw it
+            self._membership.note_members()
+            return self._sets
 
     @property
     def policy(self) -> Policy | None:
