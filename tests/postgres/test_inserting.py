@@ -178,6 +178,11 @@ LOOKING = {
         f"{NOTED} SELECT {HAS_NOTE.format('p')}; END;"
         "ALTER TABLE item ADD CHECK (n = 0 OR NOT noted(project_id))"
     ),
+    "a check in place of another": (
+        f"{NOTED} SELECT {HAS_NOTE.format('p')}; END;"
+        "ALTER TABLE item DROP CONSTRAINT item_n_check;"
+        "ALTER TABLE item ADD CHECK (n = 0 OR NOT noted(project_id))"
+    ),
     "a trigger": (
         "CREATE FUNCTION halve() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN NEW.n := NEW.n / 2; RETURN NEW; END $$;"
@@ -231,9 +236,33 @@ def test_what_may_look_at_other_rows_has_them_judged_in_the_shadow(
     answer = file.send(file.action(10, note("n"), insert("x")))
     assert tried
     assert "item" not in self_contained(server)
-    if looks not in ("a check", "a trigger"):
+    if "POLICY" in LOOKING[looks]:
         assert isinstance(answer, Denied), answer
         assert items(server) == []
+
+
+@pytest.mark.spec("H6", "H7")
+def test_row_level_security_on_a_table_that_memberships_are_read_from_is_noticed(
+    serve: Serve, tried: list[int]
+) -> None:
+    """Its policies may look at rows of the same upload."""
+    server = serve(described(APP, given=True), clock=Clock())
+    members = "('alice', 'project:p1')"
+    execute(server.database, f"INSERT INTO public.given_members VALUES {members}")
+    file = File(server, "alice", "a")  # type: ignore[arg-type]
+    file.pull()
+    file.ok(file.action(10, insert("x")))
+    tried.clear()
+    file.ok(file.action(11, insert("y")))
+    assert not tried
+    execute(
+        server.database,
+        "ALTER TABLE given_members ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY shown ON given_members FOR SELECT USING (true)",
+    )
+    file.send(file.action(12, insert("z")))
+    assert tried
+    assert self_contained(server) == set()
 
 
 @pytest.mark.spec("H2", "H6")

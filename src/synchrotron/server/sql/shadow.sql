@@ -13,22 +13,35 @@ CREATE OR REPLACE VIEW synchrotron.app_tables AS
     WHERE shadow.relnamespace = 'synchrotron_shadow'::regnamespace AND shadow.relkind = 'r'
       AND live.relnamespace = 'public'::regnamespace AND live.relkind = 'r';
 
--- Of the policies, and of what else could be put in a new row's way after the installation.
+-- Of the policies, of what else could be put in a new row's way after the installation, and of
+-- what could make memberships be read in another way.
 CREATE OR REPLACE FUNCTION synchrotron.digest_of_policies() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' BEGIN ATOMIC
-    SELECT md5(string_agg(
-        concat_ws(' ', t.name, c.relrowsecurity, c.relchecks, c.relhasrules, g.triggers,
+    SELECT md5(string_agg(line, chr(10) ORDER BY line COLLATE "C"))
+    FROM (
+        SELECT concat_ws(' ', t.name, c.relrowsecurity, c.relhasrules, k.checks, g.triggers,
             p.polname, p.polcmd, p.polpermissive, p.polroles::text,
-            coalesce(p.polqual::text, '-'), coalesce(p.polwithcheck::text, '-')),
-        chr(10) ORDER BY t.name, p.polname
-    ))
-    FROM synchrotron.app_tables AS t
-    JOIN pg_catalog.pg_class AS c ON c.oid = t.live
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS triggers FROM pg_catalog.pg_trigger
-        WHERE tgrelid = t.live AND NOT tgisinternal
-    ) AS g
-    LEFT JOIN pg_catalog.pg_policy AS p ON p.polrelid = t.live;
+            coalesce(p.polqual::text, '-'), coalesce(p.polwithcheck::text, '-')) AS line
+        FROM synchrotron.app_tables AS t
+        JOIN pg_catalog.pg_class AS c ON c.oid = t.live
+        CROSS JOIN LATERAL (
+            SELECT string_agg(oid::text, ',' ORDER BY oid) AS checks FROM pg_catalog.pg_constraint
+            WHERE conrelid = t.live AND contype = 'c'
+        ) AS k
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS triggers FROM pg_catalog.pg_trigger
+            WHERE tgrelid = t.live AND NOT tgisinternal
+        ) AS g
+        LEFT JOIN pg_catalog.pg_policy AS p ON p.polrelid = t.live
+        UNION
+        SELECT concat_ws(' ', 'members', c.oid, c.relrowsecurity, c.relhassubclass)
+        FROM pg_catalog.pg_rewrite AS r
+        JOIN pg_catalog.pg_depend AS d
+            ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+            AND d.refclassid = 'pg_catalog.pg_class'::regclass
+        JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
+        WHERE r.ev_class = 'synchrotron.members'::regclass
+    ) AS lines;
 END;
 
 -- Give the shadow tables the policies that the live tables have now.
