@@ -369,9 +369,23 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H6: a trigger that came later is not noticed",
         "server/sql/shadow.sql",
-        "c.relhasrules, g.triggers,",
-        "c.relhasrules,",
+        "k.checks, g.triggers,",
+        "k.checks,",
         INSERTING + "test_what_may_look_at_other_rows_has_them_judged_in_the_shadow",
+    ),
+    ServerMutant(
+        "H6: a check in place of another is not noticed",
+        "server/sql/shadow.sql",
+        "c.relhasrules, k.checks,",
+        "c.relhasrules, c.relchecks,",
+        INSERTING + "test_what_may_look_at_other_rows_has_them_judged_in_the_shadow",
+    ),
+    ServerMutant(
+        "H7: policies on what memberships are read from are not noticed",
+        "server/sql/shadow.sql",
+        "'members', c.oid, c.relrowsecurity,",
+        "'members', c.oid,",
+        INSERTING + "test_row_level_security_on_a_table_that_memberships_are_read_from_is_noticed",
     ),
     ServerMutant(
         "H6: a function of anyone's in our schema looks at nothing",
