@@ -97,7 +97,7 @@ class Engine:
         self.lock = threading.RLock()
         self._runner = self._first_runner = Runner(store, replay_all=replay_all)
         self._stamps = Stamps(store.writer)
-        self._clock: Callable[[], int] = lambda: int(clock())
+        self._clock = clock
         self._entropy = entropy
         self._staging: Staging | None = None
         self._asked = ("", 0)
@@ -157,8 +157,11 @@ class Engine:
                 "open another file for this user"
             )
 
+    def _machine_ms(self) -> int:
+        return int(self._clock())  # a clock may give fractions
+
     def _now_ms(self, state: State) -> int:
-        return self._clock() + state.clock_offset_ms
+        return self._machine_ms() + state.clock_offset_ms
 
     # ---- running actions (A1) -------------------------------------------------------
 
@@ -202,7 +205,7 @@ class Engine:
                 "whose action is this? Open the replica with user=…, or with a token; one that a "
                 "function gives is known after the first sync"
             )
-        now_ms = self._clock() + stamp.clock_offset_ms
+        now_ms = self._machine_ms() + stamp.clock_offset_ms
         n, at = stamp.n + 1, tick(now_ms, stamp.latest)
         return (
             n,
@@ -254,7 +257,7 @@ class Engine:
         """Make a request in a durable transaction, and note when (O4)."""
         with self._changing_state(durable=True) as state:
             request = make(state)
-            self._asked = (request.exchange.token, self._clock())
+            self._asked = (request.exchange.token, self._machine_ms())
             return request
 
     def take(self, request: SyncRequest, answer: SyncAnswer) -> Taken:
@@ -277,7 +280,7 @@ class Engine:
         token, asked_ms = self._asked
         if exchange.token != token:
             return 0
-        skew_ms = skew(asked_ms, server_ms, self._clock())
+        skew_ms = skew(asked_ms, server_ms, self._machine_ms())
         if state.clock_offset_ms and is_mended(skew_ms, state.clock_offset_ms):
             state.clock_offset_ms = 0
         return skew_ms
