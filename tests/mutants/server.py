@@ -182,7 +182,7 @@ SERVER_MUTANTS = (
     ServerMutant(
         "H9: a moment that UTC cannot spell is stored",
         "core/records.py",
-        "or self.now.tzinfo is not UTC",
+        "or (self.now.tzinfo is not UTC and self.now.utcoffset() != UTC.utcoffset(None))",
         "or self.now.tzinfo is None",
         "tests/core/test_records.py",
     ),

@@ -59,7 +59,7 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if (
             not _is_of_one_client(ids)
             or not 0 < self.version <= VERSION_MAX
-            or self.now.tzinfo is not UTC
+            or (self.now.tzinfo is not UTC and self.now.utcoffset() != UTC.utcoffset(None))
         ):
             self._complain()
 
@@ -71,7 +71,7 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError(f"{self.seed!r} is not a seed: 32 lower-case hex digits")
         if not is_order_key(self.order_key) or not self.order_key.endswith(self.client_id):
             raise ValueError(f"{self.order_key!r} is not an order key of client {self.client_id}")
-        if self.now.tzinfo is not UTC:  # with an offset it may be none that UTC can spell
+        if self.now.utcoffset() != UTC.utcoffset(None):  # UTC may have no way to spell it
             raise ValueError(f"now, {self.now}, is not a moment in UTC")
         raise ValueError(f"{self.version} is not a version: from 1 to {VERSION_MAX}")
 
