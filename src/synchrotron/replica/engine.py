@@ -112,12 +112,16 @@ class Engine:
 
     def check_outside_actions(self) -> None:
         """Raises `UsageError`: an action is one transaction, of nothing but its own rows."""
-        with self.lock:
+        if not self.lock.acquire(blocking=False):
+            return  # if there is an action, it is another thread's
+        try:
             if self.store.in_action:
                 raise UsageError(
                     "an action reads and writes rows, by ctx.execute, and can do nothing else with "
                     "its replica: sync it, undo, retry, discard, prune and close it after the run"
                 )
+        finally:
+            self.lock.release()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -509,7 +509,7 @@ class Taking:
         """
         if answer.name != "parts_max" and items_of(part) > 1:
             return Next(again=True, smaller=True)
-        if answer.name == "parts_max" or not part.actions:
+        if answer.name == "parts_max" or not _is_most(part):
             return Next(blocked=refusal_text(answer, self.state))
         for entry in self.revision.pending():
             if entry.record.id == part.actions[0].record.id:
@@ -628,6 +628,11 @@ class Taking:
             if entry.sent_in is not None and entry.sent_in <= number and entry.pending:
                 entry.sent_in = None
         self.store.log.decided(number, earlier=True)
+
+
+def _is_most(part: SyncRequest) -> bool:
+    """Whether a single action makes up most of a part, rather than what is asked with it."""
+    return any(2 * len(encode(action)) > len(encode(part)) for action in part.actions)
 
 
 def _was_wrong(key: OrderKey, latest: OrderKey, now_ms: int) -> bool:

@@ -96,7 +96,8 @@ class Inspector:
         except apsw.ExecTraceAbort:
             pass
         except KeyError as error:
-            raise _unbound(error, bindings) from error
+            _explain_unbound(error, bindings)
+            raise
         except (apsw.AuthError, apsw.SQLError) as error:
             raise self._refusal or error from None
         finally:
@@ -168,7 +169,8 @@ class Statements:
                 f"a text that is not UTF-8 cannot be read ({error}): read it as CAST(… AS BLOB)"
             ) from error
         except KeyError as error:
-            raise _unbound(error, bindings) from error
+            _explain_unbound(error, bindings)
+            raise
 
     def _rows(self, statement: Statement, rows: apsw.Cursor) -> list[Row]:
         positions, converters = statement.positions, statement.converters
@@ -188,7 +190,8 @@ class Statements:
         try:
             self._connection.executemany(sql, bindings)
         except KeyError as error:
-            raise _unbound(error, *bindings) from error
+            _explain_unbound(error, *bindings)
+            raise
 
     def reads(self, sql: str | Executable, params: Parameters = ()) -> frozenset[str]:
         """The tables that a statement reads. Raises what running it would, for its text."""
@@ -278,12 +281,13 @@ def bind_all(params: Parameters) -> Any:
     )
 
 
-def _unbound(error: KeyError, *bindings: Any) -> Exception:
-    """What a parameter without a value is told as, where the error is about one."""
-    [name] = error.args
-    if all(isinstance(each, dict) and name in each for each in bindings):
-        return error
-    return QueryError(f"the statement has a parameter :{name}, and no value is given for it")
+def _explain_unbound(error: KeyError, *bindings: Any) -> None:
+    """Raises `QueryError` where the error is about a parameter without a value."""
+    name = error.args[0] if error.args else None
+    if any(isinstance(each, dict) and name not in each for each in bindings):
+        raise QueryError(
+            f"the statement has a parameter :{name}, and no value is given for it"
+        ) from error
 
 
 def _without_comments(sql: str) -> str:
