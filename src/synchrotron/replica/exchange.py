@@ -87,12 +87,11 @@ class PartSize(NamedTuple):
     bytes: int = PART_BYTES
     items: int = PART_ITEMS
 
-    def below(self, part: SyncRequest) -> PartSize:
+    def below(self, part: SyncRequest, limit: str) -> PartSize:
         """Half of a part that was more than the server, or a proxy before it, takes."""
-        return PartSize(
-            max(min(self.bytes, len(encode(part))) // 2, 1),
-            max(min(self.items, items_of(part)) // 2, 1),
-        )
+        if limit == "actions_max":
+            return self._replace(items=max(min(self.items, items_of(part)) // 2, 1))
+        return self._replace(bytes=max(min(self.bytes, len(encode(part))) // 2, 1))
 
 
 LARGEST = PartSize()

@@ -153,8 +153,10 @@ class Syncing:
             request, answer = deliver(transport, request, self._part_size)
         asked = self._ask_ahead(transport, answer)
         taken = self._engine.take(request, answer)
-        if taken.next.smaller:
-            self._part_size = self._part_size.below(request)
+        if taken.next.smaller and isinstance(answer, Limit):
+            self._part_size = self._part_size.below(request, answer.name)
+        elif isinstance(answer, Ok):
+            self._part_size = LARGEST  # what comes next may be small enough
         return taken, asked
 
     def _ask_ahead(self, transport: Transport, answer: SyncAnswer) -> Asked | None:
