@@ -131,6 +131,37 @@ def test_what_a_file_ran_before_its_first_sync_gets_its_seq_from_the_snapshot(wo
     assert heard == [outcome]
 
 
+@pytest.mark.parametrize("lost", ["request", "answer"])
+def test_pruning_stops_at_what_a_restored_file_waits_to_get_back(world, counts, lost):
+    a, b = world.synced("alice", "a.db"), world.synced("bob")
+    a.run(create_counter, id="x")
+    world.settle(a, b)
+    run = a.run(add, id="x", by=1)
+    b.run(add, id="x", by=10)
+    b.sync()
+    world.wires[a].lose("", "request")  # the download is taken in, the upload is lost
+    with pytest.raises(Offline):
+        a.sync()
+    a.close()
+    world.copy_file("a.db", "backup.db")
+    with world.replica("alice", "a.db") as a:
+        a.sync()
+    world.copy_file("backup.db", "a.db")
+    a, heard = world.replica("alice", "a.db"), []
+    a.on("accepted", heard.append)
+    world.wires[a].lose("", lost)  # after it was told that the file is a restored one
+    with pytest.raises(Offline):
+        a.sync()
+
+    a.prune(keep=0)
+    a.sync()
+
+    assert counts(a) == counts(world.server) == {"x": 11}
+    outcome = a.wait_for(run.id, 1)
+    assert outcome.state == "accepted"
+    assert outcome in heard
+
+
 def test_pending_actions_that_were_accepted_and_pruned_are_parked_as_restored(world, counts):
     a = world.synced("alice", "a.db")
     a.run(create_counter, id="x")

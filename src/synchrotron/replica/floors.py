@@ -29,14 +29,16 @@ PRUNE_BATCH = 500
 def prune(store: Store, state: State, keep: int) -> int:
     """Forget the history of all but the newest `keep` actions; give how many were pruned.
 
-    The floor rises up to the first pending, unsent or parked action (F3).
+    The floor rises up to the first pending, unsent or parked action (F3), and the first that a
+    restored file waits to get back (O6): below the floor it would come as rows.
     """
     set_aside = SetAside(store.writer)
-    parked = min((record.order_key for record, _ in set_aside.parked()), default=None)
+    waiting = [r.order_key for r, outcome in set_aside.open() if outcome.state != "discarded"]
+    held = min(waiting, default=None)
     surplus = len(store.log) - keep
     pruned: list[Entry] = []
     for entry in store.log.oldest(max(surplus, 0)):
-        if entry.pending or entry.unsent or (parked is not None and entry.key >= parked):
+        if entry.pending or entry.unsent or (held is not None and entry.key >= held):
             break
         pruned.append(entry)
     for entry in pruned:
