@@ -378,13 +378,15 @@ class Replica(Closing):
         if not self._closed:
             self._engine.check_outside_actions()
             self._closed = True
-            if self._background is not None:
-                self._background.stop()
-            if self._on_close is not None:
-                self._on_close()
-            self._engine.close()
-            self._live.close()
-            self._bell.ring()  # whoever waits for an outcome is told
+            try:
+                if self._background is not None:
+                    self._background.stop()
+                if self._on_close is not None:
+                    self._on_close()
+            finally:  # Ctrl+C may come while the others are waited for
+                self._live.close()
+                self._bell.ring()  # whoever waits for an outcome is told
+                self._engine.close()
 
     def _check_open(self) -> None:
         if self._closed:
