@@ -271,8 +271,8 @@ MUTANTS = (
     Mutant(
         "F3: pruning does not stop at pending actions",
         "replica/floors.py",
-        "if entry.pending or entry.unsent or (parked is not None and entry.key >= parked):",
-        "if parked is not None and entry.key >= parked:",
+        "if entry.pending or entry.unsent or (held is not None and entry.key >= held):",
+        "if held is not None and entry.key >= held:",
         seed=1,
     ),
     Mutant(
