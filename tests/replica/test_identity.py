@@ -12,6 +12,18 @@ def client_of(run):
     return run.id.rpartition("-")[0]
 
 
+def put_back_to_before_a_sync(world, replica):
+    """The file "a.db" opened again, as it was before it synced; and what it hears of outcomes."""
+    replica.close()
+    world.copy_file("a.db", "backup.db")
+    with world.replica("alice", "a.db") as synced:
+        synced.sync()
+    world.copy_file("backup.db", "a.db")
+    restored, heard = world.replica("alice", "a.db"), []
+    restored.on("accepted", heard.append)
+    return restored, heard
+
+
 def test_a_restored_file_returns_to_the_present_by_itself(world, counts):
     a, b = world.synced("alice", "a.db"), world.synced("bob")
     a.run(create_counter, id="x")
@@ -114,13 +126,7 @@ def test_pending_actions_in_the_copy_that_were_accepted_are_not_run_again(world,
 def test_what_a_file_ran_before_its_first_sync_gets_its_seq_from_the_snapshot(world, counts):
     a = world.replica("alice", "a.db")
     run = a.run(create_counter, id="x")
-    a.close()
-    world.copy_file("a.db", "backup.db")
-    with world.replica("alice", "a.db") as a:
-        a.sync()
-    world.copy_file("backup.db", "a.db")
-    a, heard = world.replica("alice", "a.db"), []
-    a.on("accepted", heard.append)
+    a, heard = put_back_to_before_a_sync(world, a)
 
     a.sync()
 
@@ -142,13 +148,7 @@ def test_pruning_stops_at_what_a_restored_file_waits_to_get_back(world, counts, 
     world.wires[a].lose("", "request")  # the download is taken in, the upload is lost
     with pytest.raises(Offline):
         a.sync()
-    a.close()
-    world.copy_file("a.db", "backup.db")
-    with world.replica("alice", "a.db") as a:
-        a.sync()
-    world.copy_file("backup.db", "a.db")
-    a, heard = world.replica("alice", "a.db"), []
-    a.on("accepted", heard.append)
+    a, heard = put_back_to_before_a_sync(world, a)
     world.wires[a].lose("", lost)  # after it was told that the file is a restored one
     with pytest.raises(Offline):
         a.sync()

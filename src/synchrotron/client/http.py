@@ -318,7 +318,6 @@ class HttpTransport:
     def close(self) -> None:
         """End everything. What comes after raises `Offline`."""
         self._interrupted.set()
-        self._loop.cancel()
         self._loop.close(self._close_session)
 
     async def _close_session(self) -> None:
